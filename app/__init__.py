@@ -1,0 +1,1 @@
+"""Slipway: every Linux container in a micro-VM of its own."""

@@ -1,0 +1,1 @@
+"""Errors, ids, units and logging. Knows no framework and nothing of the product's layers."""

@@ -1,0 +1,1 @@
+"""The guest: how to build it (`image.py`) and how to talk to its agent (`protocol.py`, `channel.py`, `agent.py`)."""

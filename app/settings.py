@@ -1,0 +1,64 @@
+"""Typed settings, from SLIPWAY_* environment variables.
+
+Read once in `app.main` and `app.cli`, then passed down as values.
+"""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.core.units import GIB, MIB
+
+
+class Settings(BaseSettings):
+    """What an operator can set; every field is documented in docs/settings.md."""
+
+    model_config = SettingsConfigDict(env_prefix="SLIPWAY_", extra="ignore")
+
+    data_dir: Path = Field(
+        default_factory=lambda: Path.home() / ".local/share/slipway",
+        description="Everything Slipway keeps: database, images, logs, disks, run directories.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address the dashboard listens on.")
+    port: int = Field(default=8080, ge=1, le=65535, description="Port of the dashboard.")
+    public_url: str = Field(
+        default="",
+        description="URL by which browsers reach the dashboard behind a proxy; empty: host and port.",
+    )
+    default_memory_bytes: int = Field(
+        default=GIB, ge=128 * MIB, description="VM memory of a container without a memory limit."
+    )
+    default_vcpus: int = Field(
+        default=0, ge=0, description="vCPUs of a VM; 0 means min(host CPUs, 2)."
+    )
+    memory_reserve_bytes: int = Field(
+        default=512 * MIB,
+        ge=0,
+        description="A start is refused when the host's available memory would fall below this.",
+    )
+    scratch_size_bytes: int = Field(
+        default=20 * GIB, ge=64 * MIB, description="Size of a container's sparse scratch disk."
+    )
+    log_spill_bytes: int = Field(
+        default=64 * MIB,
+        ge=0,
+        description="Ring on the scratch disk for output that no engine has acknowledged.",
+    )
+    log_retention_days: int = Field(
+        default=30, ge=1, description="Days after which a day's log file is removed."
+    )
+    accelerator: str = Field(
+        default="auto",
+        pattern="^(auto|kvm|tcg)$",
+        description="auto probes KVM with the real guest; kvm and tcg force one.",
+    )
+    boot_timeout_s: float = Field(
+        default=60.0, gt=0, description="Seconds a guest may take from power-on to its agent."
+    )
+    stop_grace_s: int = Field(
+        default=10, ge=0, description="Seconds between the stop signal and SIGKILL, unless given."
+    )
+    qemu_user: str = Field(
+        default="nobody", description="User that QEMU runs as when the engine is root."
+    )
