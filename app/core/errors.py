@@ -36,6 +36,20 @@ class InvalidArgument(SlipwayError):
         self.field = field
 
 
+class InvalidFields(InvalidArgument):
+    """Several fields of one request are wrong.
+
+    Attributes:
+        faults: Text for each offending field.
+    """
+
+    def __init__(self, faults: dict[str, str], *, advice: str = "") -> None:
+        first_field, first_fault = next(iter(faults.items()))
+        message = first_fault if len(faults) == 1 else "; ".join(faults.values())
+        super().__init__(message, field=first_field, advice=advice)
+        self.faults = faults
+
+
 class NotFound(SlipwayError):
     """The named object does not exist."""
 
