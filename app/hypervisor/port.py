@@ -6,11 +6,18 @@ the next one finds what runs.
 """
 
 from asyncio import StreamReader, StreamWriter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from app.domain.vm import Accelerator, VmEndReason
+
+CONSOLE_HEAD_BYTES = 64 * 1024  # of a console's beginning (the boot) that is kept for ever
+CONSOLE_LIMIT_BYTES = 256 * 1024  # size that a console file never exceeds
+
+IsAlive = Callable[[StreamReader, StreamWriter], Awaitable[bool]]
+"""Tells over a fresh channel whether the agent answers; may wait, the caller has the deadline."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class VmSpec:
     """Everything needed to create a VM.
 
     Attributes:
-        id: 12 hex digits, unique on the host.
+        id: 12 lower-case hex digits, unique on the host.
         kernel: ELF vmlinux booted by PVH (QEMU) or kernel-direct (Hyper-V).
         initrd: Uncompressed cpio newc.
         cmdline: Kernel command line; the implementation appends what its devices need.
@@ -58,6 +65,25 @@ class VmSpec:
     cmdline: str
     disks: tuple[DiskSpec, ...]
     labels: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ProbeGuest:
+    """The real guest, for finding out which accelerator boots it.
+
+    Attributes:
+        kernel: As in `VmSpec`.
+        initrd: As in `VmSpec`.
+        cmdline: As in `VmSpec`.
+        key: Changes whenever kernel, initrd or command line change; part of the cache key.
+        is_alive: The handshake with the agent (the guest layer's, passed in by `main`).
+    """
+
+    kernel: Path
+    initrd: Path
+    cmdline: str
+    key: str
+    is_alive: IsAlive
 
 
 @dataclass(frozen=True)
@@ -98,13 +124,21 @@ class Vm(Protocol):
 
     @property
     def console_path(self) -> Path:
-        """The serial console's bounded file; readable while the VM runs and after."""
+        """The serial console's file; readable while the VM runs and until `discard()`.
+
+        Never larger than CONSOLE_LIMIT_BYTES: the first CONSOLE_HEAD_BYTES and the newest output
+        stay, a line in between says how much is missing. The file is replaced when it is cut, so
+        followers reopen it by path.
+        """
 
     async def open_channel(self) -> tuple[StreamReader, StreamWriter]:
         """Connect the byte stream to the agent.
 
-        One connection at a time; a later one is possible after the earlier was closed. Bytes in
-        flight at a disconnect may be lost or torn on both sides: resynchronising is the caller's.
+        One connection at a time; a later one is possible once the earlier writer's `close()` was
+        called. Bytes in flight at a disconnect may be lost or torn on both sides, and the rest of
+        a torn buffer may come first on the next connection: resynchronising is the caller's.
+        The connection ends (EOF) with the VM. Works before the guest listens: what is written
+        then waits.
 
         Raises:
             Unavailable: The VM is gone, or somebody else holds the channel.
@@ -114,10 +148,16 @@ class Vm(Protocol):
     async def attach_disk(self, disk: DiskSpec) -> None:
         """Hot-add a disk. The guest must wait until it appears by serial.
 
+        After a failure or cancellation the disk is not attached and its file not held; after
+        DeadlineExceeded that is not known.
+
         Raises:
-            Conflict: A disk with that serial is attached already.
+            InvalidArgument: The serial has a wrong form.
+            Conflict: A disk with that serial is attached already, or another VM has the image
+                writable.
             NotFound: The image file does not exist.
             Unavailable: The VM is gone.
+            DeadlineExceeded: The hypervisor did not answer.
         """
 
     async def detach_disk(self, serial: str) -> None:
@@ -126,10 +166,13 @@ class Vm(Protocol):
         Raises:
             NotFound: No such disk.
             Unavailable: The VM is gone.
+            DeadlineExceeded: The hypervisor did not answer.
         """
 
     async def stats(self) -> VmStats:
         """Sample CPU time and memory; costs about a millisecond.
+
+        Memory is measured at most every 10 s, in between the last value is given.
 
         Raises:
             Unavailable: The VM is gone.
@@ -138,12 +181,22 @@ class Vm(Protocol):
     async def is_paused(self) -> bool:
         """Whether the hypervisor holds the VM (then silence is no fault)."""
 
-    async def stop(self, reason: VmEndReason, *, grace_s: float) -> VmExit:
-        """End the VM by the ladder: power button or quit, SIGTERM after `grace_s`, SIGKILL, reap.
+    @property
+    def pause_reason(self) -> str:
+        """Why the hypervisor holds the VM, a plain sentence; empty while it runs.
 
-        Idempotent; returns how it ended (the first reason wins when it was ending anyway).
-        Afterwards no process, socket or mapping of it is left; the run directory stays until
-        `discard()`.
+        A VM whose disk image could not grow (host disk full) is held before data is lost and goes
+        on by itself once there is space.
+        """
+
+    async def stop(self, reason: VmEndReason, *, grace_s: float) -> VmExit:
+        """End the VM by the ladder: quit, SIGTERM after `grace_s`, SIGKILL 2 s later, reap.
+
+        The guest is not asked: who wants it to sync and switch off first says so to the agent and
+        waits. Disk images are flushed by quit. `reason` is the VmExit's, unless the VM ended by
+        itself before: then that reason wins. Idempotent, and cancelling the caller does not stop
+        the ladder. Afterwards no process, socket or mapping of the VM is left; the run directory
+        stays until `discard()`.
         """
 
     async def wait(self) -> VmExit:
@@ -162,7 +215,7 @@ class Hypervisor(Protocol):
 
     @property
     def name(self) -> str:
-        """"qemu", "hyper-v" or "fake"."""
+        """One of "qemu", "hyper-v" and "fake"."""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -180,10 +233,13 @@ class Hypervisor(Protocol):
         After a failure or cancellation nothing is left: no process, socket or run directory.
 
         Raises:
-            Conflict: A VM with that id exists.
+            InvalidArgument: The spec is malformed (id, serials, vcpus, memory).
+            Conflict: A VM with that id exists, or another VM has a disk image writable.
             NotFound: Kernel, initrd or a disk image does not exist.
             Unavailable: The hypervisor refused; its own words are in the message.
+            DeadlineExceeded: The hypervisor's process came up and did not answer.
             ResourceExhausted: The host is out of memory or disk.
+            PrerequisiteMissing: The hypervisor is not installed.
         """
 
     async def adopt(self) -> list[Vm]:
@@ -191,7 +247,12 @@ class Hypervisor(Protocol):
 
         Run directories whose VM has ended are returned too: their `wait()` answers at once with
         what the run directory tells, so that the engine can repair its records, then `discard()`.
+        A guest that had switched itself off or panicked is ended here and has that reason. VMs
+        that this object holds already are returned as they are.
         """
 
     async def close(self) -> None:
-        """Let go of connections and files; VMs go on running."""
+        """Let go of connections and files; VMs go on running. Idempotent.
+
+        Open channels end with EOF; the Vm objects of this hypervisor raise Unavailable afterwards.
+        """
