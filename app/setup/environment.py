@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -117,4 +116,4 @@ def write_launcher(venv: Path, root: Path) -> None:
     launcher.write_text(
         LAUNCHER.format(python=venv / "bin/python", root=str(root)), encoding="utf-8"
     )
-    os.chmod(launcher, 0o755)
+    launcher.chmod(0o755)

@@ -1,0 +1,1 @@
+"""What lies on the host's disk: the data directory, scratch disks."""
