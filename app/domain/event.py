@@ -20,8 +20,8 @@ class Event:
 
     Attributes:
         action: create, start, die, kill, stop, oom, pause, unpause, rename, destroy, restart;
-            boot, ready, unresponsive, responsive, end, adopt for a VM; import, tag, untag, delete for
-            an image.
+            ready, unresponsive, responsive, end, adopt for a VM; import, tag, untag, delete
+            for an image.
         actor_id: Id of the object; `actor_name` is its name then.
         initiator: Who asked: a user's name, `token:<name>`, or `engine`.
     """

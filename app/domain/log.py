@@ -19,7 +19,7 @@ class LogLine:
 
     Attributes:
         seq: Position in the container's log, from 1, without gaps or repeats, over all its starts.
-        time_ns: Nanoseconds since the epoch, UTC, by the guest's clock when the agent read the bytes.
+        time_ns: Nanoseconds since the epoch, UTC, by the guest's clock, when the agent read it.
         stream: stdout or stderr; a container with a tty has stdout only.
         data: The bytes without the newline; any bytes, at most LINE_LIMIT_BYTES.
         partial: True if the line went on in the next entry of the same stream.

@@ -30,6 +30,9 @@ class RestartPolicy:
         return f"{self.name}:{self.maximum_retries}" if self.maximum_retries else str(self.name)
 
 
+NO_RESTART = RestartPolicy()
+
+
 def parse_restart_policy(text: str) -> RestartPolicy:
     """Read `no`, `always`, `unless-stopped`, `on-failure` or `on-failure:N`.
 
@@ -37,18 +40,15 @@ def parse_restart_policy(text: str) -> RestartPolicy:
         InvalidFields: It is none of them.
     """
     name, colon, retries = text.partition(":")
-    try:
-        policy = RestartPolicyName(name or "no")
-        if colon and (policy is not RestartPolicyName.ON_FAILURE or not retries.isdecimal()):
-            raise ValueError(text)
-        return RestartPolicy(policy, int(retries) if retries else 0)
-    except ValueError as error:
+    known = (name or "no") in tuple(RestartPolicyName)
+    if not known or (colon and (name != RestartPolicyName.ON_FAILURE or not retries.isdecimal())):
         raise InvalidFields(
             {
                 "restart_policy": f"Restart policy {text!r} is none of no, always, "
                 "unless-stopped, on-failure, on-failure:N"
             }
-        ) from error
+        )
+    return RestartPolicy(RestartPolicyName(name or "no"), int(retries) if retries else 0)
 
 
 def should_restart(

@@ -1,0 +1,80 @@
+"""How large a VM a container gets, and whether the host can bear it."""
+
+import math
+from dataclasses import dataclass
+
+from app.core.units import MIB
+from app.domain.container_config import ContainerConfig
+
+# What kernel, agent and page tables need besides the container, measured on the shipped guest
+# (bench/memory): a fixed part and one that grows with the VM (struct pages are 1/64 of it).
+GUEST_FIXED_BYTES = 80 * MIB
+GUEST_SHARE_DIVISOR = 48
+SMALLEST_VM_BYTES = 160 * MIB
+# Host memory a fresh VM occupies once its container runs; what it may take later is overcommitted.
+START_COST_BYTES = 192 * MIB
+
+
+@dataclass(frozen=True)
+class VmSize:
+    """Shape of a VM.
+
+    Attributes:
+        container_limit_bytes: `memory.max` of the container in the guest, so that the container
+            runs out of memory and never the guest.
+        cpu_quota: CPUs the container may use; None: all vCPUs.
+    """
+
+    memory_bytes: int
+    vcpus: int
+    container_limit_bytes: int
+    cpu_quota: float | None
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """What a launch would cost, shown before it is done."""
+
+    vm_memory_bytes: int
+    vcpus: int
+    host_available_bytes: int
+    reserve_bytes: int
+    fits: bool
+
+
+def size_vm(
+    config: ContainerConfig, *, default_memory_bytes: int, default_vcpus: int, host_cpus: int
+) -> VmSize:
+    """Choose the VM for a container (design: the limit is exact, the guest's need comes on top)."""
+    if config.memory_bytes:
+        own_need_bytes = GUEST_FIXED_BYTES + config.memory_bytes // GUEST_SHARE_DIVISOR
+        memory_bytes = max(config.memory_bytes + own_need_bytes, SMALLEST_VM_BYTES)
+        limit_bytes = config.memory_bytes
+    else:
+        memory_bytes = max(default_memory_bytes, SMALLEST_VM_BYTES)
+        limit_bytes = memory_bytes - GUEST_FIXED_BYTES - memory_bytes // GUEST_SHARE_DIVISOR
+    vcpus = default_vcpus or min(host_cpus, 2)
+    if config.cpus:
+        vcpus = min(max(math.ceil(config.cpus), 1), host_cpus)
+    return VmSize(
+        memory_bytes=-(-memory_bytes // (2 * MIB)) * 2 * MIB,
+        vcpus=vcpus,
+        container_limit_bytes=limit_bytes,
+        cpu_quota=config.cpus or None,
+    )
+
+
+def plan_launch(size: VmSize, *, host_available_bytes: int, reserve_bytes: int) -> LaunchPlan:
+    """Say whether a start leaves the host its reserve.
+
+    Guest memory is taken only as the guest touches it, so a start needs START_COST_BYTES now (or
+    the whole VM, where that is smaller), and the rest is overcommitted.
+    """
+    cost_bytes = min(START_COST_BYTES, size.memory_bytes)
+    return LaunchPlan(
+        vm_memory_bytes=size.memory_bytes,
+        vcpus=size.vcpus,
+        host_available_bytes=host_available_bytes,
+        reserve_bytes=reserve_bytes,
+        fits=host_available_bytes - cost_bytes >= reserve_bytes,
+    )

@@ -1,0 +1,90 @@
+"""Brings a container's output from its guest into the log store, losing and repeating nothing.
+
+The store commits the lines together with the offset up to which they came; only then does the
+guest hear the acknowledgement (docs/channel.md, Streams). Whoever dies in between finds either
+both or neither.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from app.core.errors import SlipwayError
+from app.domain.lines import LineAssembler
+from app.domain.log import LogStream
+from app.guest.records import RecordDecoder, Source
+from app.guest.streams import OutputStream
+from app.logs.store import LogCursor, LogStore
+
+LOG_WINDOW_BYTES = 1024 * 1024
+RETRY_DELAY_S = 1.0
+
+_STREAMS = {Source.STDOUT: LogStream.STDOUT, Source.STDERR: LogStream.STDERR}
+
+
+class LogPump:
+    """Takes one run's output; `drained` is set once its end is committed.
+
+    While the store refuses (disk full, file corrupt) nothing is acknowledged: output waits in the
+    guest, then the container's writes block, and `on_fault` is told why, with None once it works again.
+    """
+
+    def __init__(
+        self,
+        store: LogStore,
+        *,
+        container_id: str,
+        source: str,
+        on_fault: Callable[[SlipwayError | None], None],
+    ) -> None:
+        self._store = store
+        self._container_id = container_id
+        self._source = source
+        self._on_fault = on_fault
+        self._cursor = LogCursor(source=source)
+        self._assembler = LineAssembler()
+        self._decoder = RecordDecoder()
+        self.drained = asyncio.Event()
+
+    async def restore(self) -> int:
+        """Read back where an earlier engine was; returns the offset to open the stream at."""
+        self._cursor = await self._store.cursor(self._container_id, self._source)
+        self._assembler = LineAssembler(self._cursor.pending)
+        self._decoder = RecordDecoder(self._cursor.offset)
+        return self._cursor.offset
+
+    async def run(self, stream: OutputStream) -> None:
+        """Pump until the stream's end is committed."""
+        async for chunk in stream:
+            records = self._decoder.feed(chunk.data)
+            lines = self._assembler.feed(
+                (record.time_ns, _STREAMS[record.source], record.data) for record in records
+            )
+            if chunk.eof:
+                lines = [*lines, *self._assembler.flush()]
+            offset = chunk.end_offset if chunk.eof else self._decoder.offset
+            if lines or offset > self._cursor.offset:
+                await self._commit(lines, offset)
+            stream.acknowledge(offset, eof=chunk.eof)
+        self.drained.set()
+
+    async def give_up(self) -> None:
+        """The guest is gone: keep what had arrived of unfinished lines as lines."""
+        lines = self._assembler.flush()
+        if lines:
+            await self._commit(lines, self._cursor.offset)
+
+    async def _commit(self, lines, offset: int) -> None:  # type: ignore[no-untyped-def]
+        cursor = LogCursor(source=self._source, offset=offset, pending=self._assembler.pending)
+        failed = False
+        while True:
+            try:
+                await self._store.append(self._container_id, lines, cursor)
+            except SlipwayError as error:
+                failed = True
+                self._on_fault(error)
+                await asyncio.sleep(RETRY_DELAY_S)
+                continue
+            self._cursor = cursor
+            if failed:
+                self._on_fault(None)
+            return

@@ -1,0 +1,36 @@
+import pytest
+
+from app.core.units import GIB, MIB
+from app.domain.container import ContainerConfig
+from app.domain.sizing import plan_launch, size_vm
+
+
+def size(config: ContainerConfig) -> tuple[int, int, int, float | None]:
+    vm = size_vm(config, default_memory_bytes=GIB, default_vcpus=0, host_cpus=4)
+    return vm.memory_bytes, vm.vcpus, vm.container_limit_bytes, vm.cpu_quota
+
+
+def test_without_limit_the_default_vm_and_the_container_below_it() -> None:
+    memory_bytes, vcpus, limit_bytes, quota = size(ContainerConfig(image="i"))
+    assert (memory_bytes, vcpus, quota) == (GIB, 2, None)
+    assert GIB - 128 * MIB < limit_bytes < GIB - 64 * MIB
+
+
+@pytest.mark.parametrize("limit_bytes", [6 * MIB, 64 * MIB, 512 * MIB, 8 * GIB])
+def test_a_limit_is_exact_and_the_guests_need_comes_on_top(limit_bytes: int) -> None:
+    memory_bytes, _, container_bytes, _ = size(ContainerConfig(image="i", memory_bytes=limit_bytes))
+    assert container_bytes == limit_bytes
+    assert memory_bytes - limit_bytes >= 80 * MIB
+    assert memory_bytes % (2 * MIB) == 0
+
+
+@pytest.mark.parametrize(("cpus", "vcpus"), [(0.5, 1), (1.5, 2), (3.0, 3), (9.0, 4)])
+def test_cpus_round_up_to_the_hosts(cpus: float, vcpus: int) -> None:
+    _, got, _, quota = size(ContainerConfig(image="i", cpus=cpus))
+    assert (got, quota) == (vcpus, cpus)
+
+
+def test_plan_refuses_what_would_eat_the_reserve() -> None:
+    vm = size_vm(ContainerConfig(image="i"), default_memory_bytes=GIB, default_vcpus=1, host_cpus=1)
+    assert plan_launch(vm, host_available_bytes=GIB, reserve_bytes=512 * MIB).fits
+    assert not plan_launch(vm, host_available_bytes=600 * MIB, reserve_bytes=512 * MIB).fits
