@@ -1,0 +1,1 @@
+"""Every query; repositories take a session and return domain objects."""
