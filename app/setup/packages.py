@@ -28,7 +28,6 @@ _RUN = (
     "ca-certificates",
     "e2fsprogs",  # mkfs.ext4 for scratch disks
     "gcc",  # the agent
-    "kmod",  # modinfo and depmod for the guest build
     "libc6-dev",
     "make",
     "qemu-system-x86",

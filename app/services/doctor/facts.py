@@ -27,11 +27,10 @@ PROGRAMS = {
     "make": (("--version",), "make"),
     "xz": (("--version",), "xz-utils"),
     "busybox": ((), "busybox-static"),
-    "depmod": (("--version",), "kmod"),
 }
 VERSION_TIMEOUT_S = 10.0
 VERSION = re.compile(r"\d+\.\d+[.\d]*")
-PATH_FOR_PROGRAMS = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"  # mkfs.ext4, depmod
+PATH_FOR_PROGRAMS = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"  # mkfs.ext4
 
 
 @dataclass(frozen=True)
