@@ -18,6 +18,7 @@ from app.setup.steps import SetupFailed, announce, run_command
 NPM_TIMEOUT_S = 300
 NPM_PINS = "requirements-npm.txt"
 STAMP_NAME = ".stamp"
+CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 NPM_ADVICE = (
     "Check that this machine reaches the npm registry (or set npm_config_registry to your "
     "mirror), then run the command again."
@@ -139,6 +140,8 @@ def set_up_assets(root: Path, python: Path) -> str:
         for file in ("package.json", "package-lock.json"):
             shutil.copyfile(root / file, directory / file)
         npm, env = _choose_npm(root, python, directory / "npm")
+        if CA_BUNDLE.exists():  # node trusts its own list only, which lacks a company's authority
+            env.setdefault("NODE_EXTRA_CA_CERTS", str(CA_BUNDLE))
         run_command(
             [*npm, "ci", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund"],
             what="Fetching browser assets (npm ci)",
