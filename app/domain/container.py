@@ -44,6 +44,7 @@ class Container:
 
     Attributes:
         image_id: The image at creation; a later re-tag does not change it.
+        pid: The VM's process on the host while it runs.
         exit_code: Of the last run; 0 before any.
         error: Plain reason of the last failure, empty if there was none.
         stopped_by_user: A stop or kill was asked for, so `unless-stopped` and the others rest.
@@ -82,21 +83,28 @@ class Container:
         return self.state in LIVE_STATES
 
 
-def begin_start(container: Container) -> Container:
+def begin_start(container: Container, *, by_policy: bool = False) -> Container:
     """Claim a start.
 
+    Args:
+        container: The present record.
+        by_policy: The restart policy asks, whose count of restarts then goes on.
+
     Raises:
-        AlreadyInState: It runs.
+        AlreadyInState: It runs, or its restart policy is about to start it.
         Conflict: It is in a state that can't be started from.
     """
-    if container.state in {ContainerState.RUNNING, ContainerState.STARTING}:
+    restarting = container.state is ContainerState.RESTARTING
+    if container.state in {ContainerState.RUNNING, ContainerState.STARTING} or (
+        restarting and not by_policy
+    ):
         raise AlreadyInState(f"Container {container.name} is already {container.state}")
     if container.state is ContainerState.PAUSED:
         raise Conflict(
             f"Container {container.name} is paused",
             advice="Unpause it instead of starting it.",
         )
-    if container.state not in STARTABLE_STATES | {ContainerState.RESTARTING}:
+    if container.state not in STARTABLE_STATES and not restarting:
         raise Conflict(
             f"Container {container.name} is {container.state} and can't be started now",
             advice="Wait until that has finished, then start it.",
@@ -111,11 +119,12 @@ def begin_start(container: Container) -> Container:
         unresponsive_since_ns=None,
         backpressure_since_ns=None,
         boot_stages=(),
+        restart_count=container.restart_count if by_policy else 0,
     )
 
 
 def started(
-    container: Container, *, pid: int, at_ns: int, boot_stages: tuple[BootStage, ...]
+    container: Container, *, pid: int | None, at_ns: int, boot_stages: tuple[BootStage, ...]
 ) -> Container:
     """The first process runs."""
     return replace(
@@ -231,15 +240,15 @@ def start_failed(container: Container, *, exit_code: int, error: str, at_ns: int
     )
 
 
-def begin_remove(container: Container, *, force: bool) -> Container:
-    """Claim the removal; with `force` the caller ends the run first.
+def begin_remove(container: Container) -> Container:
+    """Claim the removal.
 
     Raises:
-        Conflict: It runs and `force` is not given (Docker's wording, which clients match on).
+        Conflict: It runs (Docker's wording, which clients match on), or is being removed.
     """
     if container.state is ContainerState.REMOVING:
         raise Conflict(f"removal of container {container.id} is already in progress")
-    if (container.is_live or container.state is ContainerState.RESTARTING) and not force:
+    if container.is_live or container.state is ContainerState.RESTARTING:
         raise Conflict(
             f"cannot remove container {container.name!r}: container is {container.state}: "
             "stop the container before removing or force remove",

@@ -1,12 +1,13 @@
 """The journal: what happened, written with the change it tells of and followed live."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from app.db.engine import Database
+from app.db.database import Database
 from app.db.repositories.events import EventRepository
-from app.domain.event import Event
+from app.domain.event import Event, EventType
 from app.services.feed import ChangeFeed, Changes
 
 KEPT_EVENTS = 100_000
@@ -55,6 +56,29 @@ class EventService:
             stored = await EventRepository(session).append(event)
         self.announce()
         return stored
+
+    async def note(
+        self,
+        type: EventType,  # noqa: A002 - the field's name
+        action: str,
+        actor_id: str,
+        actor_name: str,
+        *,
+        initiator: str = "engine",
+        attributes: dict[str, str] | None = None,
+    ) -> Event:
+        """Record an event that happens now."""
+        return await self.record(
+            Event(
+                type=type,
+                action=action,
+                actor_id=actor_id,
+                actor_name=actor_name,
+                time_ns=time.time_ns(),
+                initiator=initiator,
+                attributes=attributes or {},
+            )
+        )
 
     def announce(self) -> None:
         """Wake followers; call after the transaction that wrote events is committed."""

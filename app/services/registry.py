@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from app.db.engine import Database
+from app.db.database import Database
 from app.db.repositories.containers import ContainerRepository
 from app.db.repositories.events import EventRepository
 from app.domain.container import Container

@@ -1,11 +1,12 @@
 """One life of a container's VM: what goes on between power-on (or adoption) and its end."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from app.core.errors import DeadlineExceeded, SlipwayError, Unavailable
+from app.core.errors import SlipwayError
 from app.domain.vm import (
     SILENT_KILL_AFTER_S,
     UNRESPONSIVE_AFTER_S,
@@ -14,144 +15,223 @@ from app.domain.vm import (
     VmRecord,
     VmState,
 )
-from app.guest.agent import (
-    AgentClient,
-    BackpressureEvent,
-    OomEvent,
-    ProcessExited,
-)
+from app.guest.agent import INIT_PROCESS_ID, Agent
+from app.guest.agent_types import BackpressureEvent, OomEvent, ProcessExited
 from app.guest.channel import GuestChannel
+from app.guest.hello import HelloInfo, Stage, StreamInfo
+from app.guest.streams import InputStream
 from app.hypervisor.port import Vm
 from app.services.stats import Reading
 
-INIT_PROCESS = "init"
 OUTPUT_STREAM_ID = 1
 STDIN_STREAM_ID = 2
+FIRST_EXEC_STREAM_ID = 16
 SILENCE_CHECK_INTERVAL_S = 0.5
 CLOCK_INTERVAL_S = 60.0
-AGENT_TIMEOUT_S = 10.0
+DELETE_TIMEOUT_S = 20.0
 POWER_OFF_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
 class RunObserver:
-    """What the supervisor wants to hear of a run; each callback records it."""
+    """What the recorder wants to hear of a run; None tells that a condition is over."""
 
-    silence_changed: Callable[[int | None], Awaitable[None]]
+    silence_changed: Callable[["Run", int | None], Awaitable[None]]
     backpressure_changed: Callable[[int | None], Awaitable[None]]
     out_of_memory: Callable[[int], Awaitable[None]]
 
 
 class Run:
-    """A VM with its channel, and what is known of the process in it."""
+    """A VM with its channel, and what is known of the processes in it.
 
-    def __init__(self, container_id: str, vm: Vm, observer: RunObserver) -> None:
+    Attributes:
+        is_started: The container's first process runs, or ran.
+        init_exit: How it ended, once it has.
+        stdin: Its input, if it has one.
+    """
+
+    def __init__(self, container_id: str, vm: Vm, observer: RunObserver, *, booting: bool) -> None:
         self.container_id = container_id
         self.vm = vm
-        self.channel = GuestChannel(vm.open_channel)
-        self.agent = AgentClient(self.channel)
-        self.accelerator = ""
-        self.hypervisor = ""
+        self.channel = GuestChannel(vm.open_channel, name=vm.spec.id)
+        self.agent = Agent(self.channel)
         self.boot_stages: tuple[BootStage, ...] = ()
         self.init_exit: asyncio.Future[ProcessExited] = asyncio.get_running_loop().create_future()
-        self.ready = False
-        self.silent_since_ns: int | None = None
-        self.stop_reason: VmEndReason | None = None
+        self.is_started = False
+        self.stdin: InputStream | None = None
+        self._booting = booting
+        self._powering_off = False
+        self._silent_since_ns: int | None = None
         self._observer = observer
+        self._helpers: list[asyncio.Task[None]] = []
         self._exec_exits: dict[str, asyncio.Future[ProcessExited]] = {}
-        self._init_exit_number = 0
-        self._last_number = 0
+        self._next_stream_id = FIRST_EXEC_STREAM_ID
+        self._last_event_number = 0
+        self._hold_acknowledgements = False
 
-    def record(self) -> VmRecord:
+    # --- what is shown ----------------------------------------------------------------------
+
+    def record(self, *, hypervisor: str, accelerator: str) -> VmRecord:
         """The VM as shown."""
-        heard_s = self.channel.last_heard_monotonic_s
-        age_ns = None if heard_s is None else int((time.monotonic() - heard_s) * 1e9)
+        silent_ns = int(self.channel.silent_s * 1e9)
         return VmRecord(
             id=self.vm.spec.id,
             container_id=self.container_id,
             state=self._state(),
             vcpus=self.vm.spec.vcpus,
             memory_bytes=self.vm.spec.memory_bytes,
-            hypervisor=self.hypervisor,
-            accelerator=self.accelerator,
+            hypervisor=hypervisor,
+            accelerator=accelerator,
             pid=self.vm.pid,
             started_at_ns=self.vm.started_at_ns,
             boot_stages=self.boot_stages,
-            last_heard_at_ns=None if age_ns is None else time.time_ns() - age_ns,
+            last_heard_at_ns=None if self._booting else time.time_ns() - silent_ns,
         )
 
     def _state(self) -> VmState:
-        if self.stop_reason is not None or self.init_exit.done():
+        if self._powering_off or self.init_exit.done():
             return VmState.STOPPING
-        if self.silent_since_ns is not None:
+        if self._silent_since_ns is not None:
             return VmState.UNRESPONSIVE
-        return VmState.READY if self.ready else VmState.BOOTING
+        return VmState.BOOTING if self._booting else VmState.READY
+
+    def note_boot(self, hello: HelloInfo) -> None:
+        """The agent of a VM that this engine started has said hello: reckon the boot's stages.
+
+        The guest counts from its kernel's first moment; what was before is the VMM and its firmware.
+        """
+        total_ms = (time.time_ns() - self.vm.started_at_ns) / 1e6
+        before_kernel_ms = max(total_ms - hello.uptime_ns / 1e6, 0.0)
+        self.boot_stages = (BootStage("vmm and firmware", before_kernel_ms),)
+        self.boot_stages += _durations(hello.stages, since_ns=0)
+        last_ns = hello.stages[-1].at_ns if hello.stages else 0
+        self.note_stage("hello", max(hello.uptime_ns - last_ns, 0) / 1e9)
+        self.note_hello(hello)
+
+    def note_hello(self, hello: HelloInfo) -> None:
+        """The agent has answered; new streams get ids above all that the guest knows."""
+        self._booting = False
+        known = (info.stream_id + 1 for info in hello.streams)
+        self._next_stream_id = max(self._next_stream_id, *known, FIRST_EXEC_STREAM_ID)
+
+    def note_stage(self, name: str, duration_s: float) -> None:
+        """Add a step of the start."""
+        self.boot_stages += (BootStage(name, duration_s * 1000),)
+
+    def note_guest_stages(self, stages: tuple[Stage, ...], duration_s: float) -> None:
+        """Add the guest's steps of a request; what is left of its duration was before them."""
+        if not stages:
+            self.note_stage("create", duration_s)
+            return
+        inside_ns = stages[-1].at_ns - stages[0].at_ns
+        first_ms = max(duration_s * 1000 - inside_ns / 1e6, 0.0)
+        self.boot_stages += (BootStage(stages[0].name, first_ms),)
+        self.boot_stages += _durations(stages[1:], since_ns=stages[0].at_ns)
+
+    def new_stream_id(self) -> int:
+        """An id that no stream of this VM had before."""
+        self._next_stream_id += 1
+        return self._next_stream_id - 1
+
+    # --- background work, each a task of the run's group -----------------------------------
+
+    def adopt_helper(self, task: asyncio.Task[None]) -> None:
+        """Cancel this task with the run."""
+        self._helpers.append(task)
+
+    def cancel_helpers(self) -> None:
+        """Cancel what `adopt_helper` was given."""
+        for task in self._helpers:
+            task.cancel()
 
     async def dispatch_events(self) -> None:
-        """Take the agent's events; the exit of the first process stays unacknowledged until
-        `acknowledge_exit`, so that an engine that dies before recording it hears it again."""
-        async for number, event in self.channel.events():
-            self._last_number = max(self._last_number, number)
+        """Take the agent's events.
+
+        From the first process's exit on nothing is acknowledged until `acknowledge_exit`, so that
+        an engine that dies before it has recorded the exit hears of it again.
+        """
+        while True:
+            event = await self.agent.next_event()
+            self._last_event_number = event.number
             match event:
-                case ProcessExited(process_id=process_id) if process_id == INIT_PROCESS:
-                    self._init_exit_number = number
-                    if not self.init_exit.done():
-                        self.init_exit.set_result(event)
                 case ProcessExited(process_id=process_id):
-                    future = self._exec_exits.get(process_id)
-                    if future is not None and not future.done():
-                        future.set_result(event)
+                    self._note_exit(event, process_id)
                 case OomEvent(count=count):
                     await self._observer.out_of_memory(count)
-                case BackpressureEvent(blocked=blocked, time_ns=time_ns):
-                    await self._observer.backpressure_changed(time_ns if blocked else None)
-            if not self._init_exit_number:
-                self.channel.acknowledge_event(number)
+                case BackpressureEvent(is_blocked=is_blocked, time_ns=time_ns):
+                    await self._observer.backpressure_changed(time_ns if is_blocked else None)
+            if not self._hold_acknowledgements:
+                self.channel.acknowledge_event(event.number)
+
+    def _note_exit(self, event: ProcessExited, process_id: str) -> None:
+        if process_id == INIT_PROCESS_ID:
+            self._hold_acknowledgements = True
+            future: asyncio.Future[ProcessExited] | None = self.init_exit
+        else:
+            future = self._exec_exits.get(process_id)
+        if future is not None and not future.done():
+            future.set_result(event)
 
     def acknowledge_exit(self) -> None:
         """The exit is recorded: the guest may forget it."""
-        self.channel.acknowledge_event(self._last_number)
+        self.channel.acknowledge_event(self._last_event_number)
 
     def expect_exec_exit(self, process_id: str) -> asyncio.Future[ProcessExited]:
-        """A future for an exec's end; call before the exec is asked for."""
+        """A future for an exec's end; call before the exec is asked for, forget it afterwards."""
         future: asyncio.Future[ProcessExited] = asyncio.get_running_loop().create_future()
         self._exec_exits[process_id] = future
         return future
 
     def forget_exec(self, process_id: str) -> None:
-        """No longer wait for an exec."""
+        """No longer wait for an exec's end. Idempotent."""
         self._exec_exits.pop(process_id, None)
 
     async def watch_silence(self) -> None:
-        """Show a guest that says nothing within 5 s; end it after a minute, later on a busy host."""
-        began_s = time.monotonic()
+        """Show a guest that says nothing within 5 s, and end it after a minute.
+
+        A VM that the hypervisor holds is silent by right: it is shown, and never ended.
+        """
         while True:
             await asyncio.sleep(SILENCE_CHECK_INTERVAL_S)
-            heard_s = self.channel.last_heard_monotonic_s or began_s
-            silent_s = time.monotonic() - heard_s
-            is_silent = silent_s >= UNRESPONSIVE_AFTER_S and (self.ready or not self.boot_stages)
-            if is_silent and self.silent_since_ns is None:
-                self.silent_since_ns = time.time_ns() - int(silent_s * 1e9)
-                await self._observer.silence_changed(self.silent_since_ns)
-            elif not is_silent and self.silent_since_ns is not None:
-                self.silent_since_ns = None
-                await self._observer.silence_changed(None)
-            if silent_s >= SILENT_KILL_AFTER_S and not await self.vm.is_paused():
-                await self.vm.stop(VmEndReason.SILENT, grace_s=0)
+            silent_s = self.channel.silent_s
+            is_silent = silent_s >= UNRESPONSIVE_AFTER_S and not self._booting
+            if is_silent and self._silent_since_ns is None:
+                self._silent_since_ns = time.time_ns() - int(silent_s * 1e9)
+                await self._observer.silence_changed(self, self._silent_since_ns)
+            elif not is_silent and self._silent_since_ns is not None:
+                self._silent_since_ns = None
+                await self._observer.silence_changed(self, None)
+            if is_silent and silent_s >= SILENT_KILL_AFTER_S:
+                await self._end_if_not_held()
+
+    async def _end_if_not_held(self) -> None:
+        with contextlib.suppress(SlipwayError):
+            if await self.vm.is_paused():
                 return
+        await self.vm.stop(VmEndReason.SILENT, grace_s=0)
 
     async def keep_clock(self) -> None:
         """Set the guest's clock each minute; a miss is made good a minute later."""
         while True:
             await asyncio.sleep(CLOCK_INTERVAL_S)
-            try:
-                await self.agent.set_clock(time.time_ns(), timeout_s=AGENT_TIMEOUT_S)
-            except SlipwayError:
-                continue  # a silent guest is watch_silence's to judge
+            with contextlib.suppress(SlipwayError):  # a silent guest is watch_silence's to judge
+                await self.agent.set_clock(time.time_ns())
+
+    async def discard_output(self, info: StreamInfo) -> None:
+        """Take and drop the output of an exec whose engine is gone, so that it does not block."""
+        stream = self.channel.open_output(info.stream_id, offset=info.base)
+        async for chunk in stream:
+            stream.acknowledge(chunk.end_offset, eof=chunk.eof)
+
+    # --- operations --------------------------------------------------------------------------
 
     async def read_stats(self) -> Reading:
-        """One reading of container and VM."""
-        stats = await self.agent.stats(self.container_id, timeout_s=AGENT_TIMEOUT_S)
+        """One reading of container and VM.
+
+        Raises:
+            SlipwayError: The guest does not answer, or the VM is gone.
+        """
+        stats = await self.agent.stats(self.container_id)
         vm_stats = await self.vm.stats()
         return Reading(
             time_ns=time.time_ns(),
@@ -171,12 +251,18 @@ class Run:
 
     async def power_off(self) -> None:
         """Sync, unmount and switch off in good order; a guest that can't is ended all the same."""
-        self.stop_reason = VmEndReason.POWERED_OFF
-        try:
-            await self.agent.delete(self.container_id, timeout_s=AGENT_TIMEOUT_S)
+        self._powering_off = True
+        with contextlib.suppress(SlipwayError, TimeoutError):
+            await self.agent.delete(self.container_id, timeout_s=DELETE_TIMEOUT_S)
             await self.agent.power_off(timeout_s=POWER_OFF_TIMEOUT_S)
             async with asyncio.timeout(POWER_OFF_TIMEOUT_S):
                 await self.vm.wait()
-        except (SlipwayError, TimeoutError):
-            pass  # the ladder below needs no help from the guest
         await self.vm.stop(VmEndReason.POWERED_OFF, grace_s=2)
+
+
+def _durations(stages: tuple[Stage, ...], *, since_ns: int) -> tuple[BootStage, ...]:
+    ends_ns = (since_ns, *(stage.at_ns for stage in stages))
+    return tuple(
+        BootStage(stage.name, max(stage.at_ns - before_ns, 0) / 1e6)
+        for stage, before_ns in zip(stages, ends_ns, strict=False)
+    )

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from app.core.errors import AlreadyInState, Conflict, InvalidFields
@@ -50,6 +52,20 @@ def test_start_is_refused_in_between(state: ContainerState) -> None:
         rules.begin_start(make_container(state))
 
 
+def test_start_by_policy_goes_on_counting() -> None:
+    waiting = replace(make_container(ContainerState.RESTARTING), restart_count=3)
+    assert rules.begin_start(waiting, by_policy=True).restart_count == 3
+    with pytest.raises(AlreadyInState):
+        rules.begin_start(waiting)
+
+
+def test_failed_first_start_leaves_it_created() -> None:
+    failed = rules.start_failed(
+        rules.begin_start(make_container()), exit_code=127, error="not found", at_ns=5
+    )
+    assert (failed.state, failed.exit_code, failed.error) == ("created", 127, "not found")
+
+
 def test_start_forgets_the_last_failure() -> None:
     failed = rules.ended(
         make_container(ContainerState.RUNNING), exit_code=137, at_ns=1, oom_killed=True, error="x"
@@ -70,9 +86,9 @@ def test_stop_ends_the_wait_for_a_restart() -> None:
 
 def test_remove_of_a_running_one_says_to_stop_it() -> None:
     with pytest.raises(Conflict, match="stop the container before"):
-        rules.begin_remove(make_container(ContainerState.RUNNING), force=False)
-    forced = rules.begin_remove(make_container(ContainerState.RUNNING), force=True)
-    assert forced.state is ContainerState.REMOVING
+        rules.begin_remove(make_container(ContainerState.RUNNING))
+    removing = rules.begin_remove(make_container(ContainerState.EXITED))
+    assert removing.state is ContainerState.REMOVING
 
 
 def test_ended_counts_restarts_by_policy() -> None:

@@ -1,0 +1,195 @@
+"""From a record to a VM whose first process waits for its go.
+
+Steps are ordered so that each is undone by the one function that ends a run: `Vm.stop` and
+`discard`. The scratch disk belongs to the container and stays for its next start.
+"""
+
+import asyncio
+import secrets
+import time
+from dataclasses import dataclass
+
+from app.core.ids import new_vm_id
+from app.domain.container import Container
+from app.domain.container_config import ProcessPlan, plan_process
+from app.domain.image import Image
+from app.domain.sizing import VmSize
+from app.guest.agent_types import ContainerSpec, GuestFile, Limits, ProcessSpec
+from app.guest.capabilities import capability_mask, capability_names
+from app.guest.image import GuestImage
+from app.guest.seccomp import compile_profile, default_profile
+from app.hypervisor.port import DiskSpec, Hypervisor, Vm, VmSpec
+from app.oci.store import ImageStore
+from app.services.hosts import Admission
+from app.services.run import OUTPUT_STREAM_ID, STDIN_STREAM_ID, Run
+from app.storage.scratch import ScratchDisks
+
+SCRATCH_SERIAL = "scratch"
+CONTAINER_LABEL = "container"
+ENTROPY_BYTES = 64
+CPU_PERIOD_US = 100_000
+SHM_BYTES = 64 * 1024 * 1024  # Docker's default
+# Docker's defaults (moby, oci/defaults.go): what a container must not see or change in /proc, /sys.
+MASKED_PATHS = (
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+)
+READ_ONLY_PATHS = (
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+)
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """All that a start needs, decided before anything is made."""
+
+    container: Container
+    image: Image
+    plan: ProcessPlan
+    size: VmSize
+    hostname: str
+
+
+class Launcher:
+    """Makes VMs for containers."""
+
+    def __init__(
+        self,
+        *,
+        hypervisor: Hypervisor,
+        guest: GuestImage,
+        images: ImageStore,
+        scratch: ScratchDisks,
+        admission: Admission,
+        scratch_size_bytes: int,
+        spill_bytes: int,
+    ) -> None:
+        self._hypervisor = hypervisor
+        self._guest = guest
+        self._images = images
+        self._scratch = scratch
+        self._admission = admission
+        self._scratch_size_bytes = scratch_size_bytes
+        self._spill_bytes = spill_bytes
+
+    async def draw_up(self, container: Container) -> Blueprint:
+        """Check that the start can be done.
+
+        Raises:
+            NotFound: The image is gone.
+            InvalidFields: There is no command to run.
+            ResourceExhausted: The host has too little memory.
+        """
+        hostname = container.config.hostname or container.short_id
+        image = self._images.get(container.image_id)
+        plan = plan_process(container.config, image.config, hostname=hostname)
+        size = await self._admission.require(container.config, name=container.name)
+        return Blueprint(container, image, plan, size, hostname)
+
+    async def power_on(self, blueprint: Blueprint) -> Vm:
+        """Make the disks and start the VM; after a failure no VM is left.
+
+        Raises:
+            SlipwayError: Of the image store, the scratch disk or the hypervisor.
+        """
+        container = blueprint.container
+        layers = await self._images.layer_disks(blueprint.image)
+        scratch = self._scratch.path(container.id)
+        if not await asyncio.to_thread(scratch.exists):
+            scratch = await self._scratch.create(container.id, self._scratch_size_bytes)
+        disks = [
+            DiskSpec(serial=_layer_serial(position), path=path, read_only=True)
+            for position, path in enumerate(layers)
+        ]
+        return await self._hypervisor.create(
+            VmSpec(
+                id=new_vm_id(),
+                vcpus=blueprint.size.vcpus,
+                memory_bytes=blueprint.size.memory_bytes,
+                kernel=self._guest.kernel,
+                initrd=self._guest.initrd,
+                cmdline=self._guest.cmdline,
+                disks=(*disks, DiskSpec(serial=SCRATCH_SERIAL, path=scratch, read_only=False)),
+                labels={CONTAINER_LABEL: container.id},
+            )
+        )
+
+    async def prepare(self, run: Run, blueprint: Blueprint, *, boot_timeout_s: float) -> None:
+        """Wait for the agent and create the container in the guest; its process waits for START.
+
+        Raises:
+            SlipwayError: The guest did not come up, or refused.
+        """
+        hello = await run.channel.connected(boot_timeout_s)
+        run.note_boot(hello)
+        began_s = time.monotonic()
+        await run.agent.set_clock(time.time_ns())
+        await run.agent.seed_entropy(secrets.token_bytes(ENTROPY_BYTES))
+        run.note_stage("clock and entropy", time.monotonic() - began_s)
+        began_s = time.monotonic()
+        created = await run.agent.create(self._describe(blueprint))
+        run.note_guest_stages(created.stages, time.monotonic() - began_s)
+
+    def _describe(self, blueprint: Blueprint) -> ContainerSpec:
+        config = blueprint.container.config
+        names = capability_names(config.cap_add, config.cap_drop)
+        quota = blueprint.size.cpu_quota
+        return ContainerSpec(
+            container_id=blueprint.container.id,
+            hostname=blueprint.hostname,
+            layers=tuple(map(_layer_serial, range(len(blueprint.image.diff_ids)))),
+            scratch=SCRATCH_SERIAL,
+            spill_bytes=self._spill_bytes,
+            read_only_root=config.read_only_root,
+            init=config.init,
+            limits=Limits(
+                memory_max_bytes=blueprint.size.container_limit_bytes,
+                memory_swap_max_bytes=0,
+                cpu_quota_us=None if quota is None else int(quota * CPU_PERIOD_US),
+                cpu_period_us=None if quota is None else CPU_PERIOD_US,
+                pids_max=config.pids_limit or None,
+            ),
+            seccomp=compile_profile(default_profile(), names),
+            masked_paths=MASKED_PATHS,
+            read_only_paths=READ_ONLY_PATHS,
+            shm_bytes=SHM_BYTES,
+            files=_network_files(blueprint.hostname),
+            process=ProcessSpec(
+                args=blueprint.plan.args,
+                env=blueprint.plan.env,
+                cwd=blueprint.plan.working_dir,
+                user=blueprint.plan.user,
+                tty=config.tty,
+                stdin_stream=STDIN_STREAM_ID if config.stdin_open else 0,
+                output_stream=OUTPUT_STREAM_ID,
+                capabilities=capability_mask(names),
+                no_new_privileges=config.no_new_privileges,
+            ),
+        )
+
+
+def _layer_serial(position: int) -> str:
+    return f"layer-{position}"
+
+
+def _network_files(hostname: str) -> tuple[GuestFile, ...]:
+    """What Docker writes into a container without a network."""
+    hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+    return (
+        GuestFile("/etc/hostname", f"{hostname}\n".encode(), 0o644),
+        GuestFile("/etc/hosts", hosts.encode(), 0o644),
+        GuestFile("/etc/resolv.conf", b"", 0o644),
+    )

@@ -1,0 +1,26 @@
+"""The engine's parts that lives of containers work with; built once in `app.main`."""
+
+from dataclasses import dataclass
+
+from app.hypervisor.port import Hypervisor
+from app.logs.follow import LogHub
+from app.logs.store import LogStore
+from app.services.console import ConsoleArchive
+from app.services.events import EventService
+from app.services.launch import Launcher
+from app.services.registry import ContainerRegistry
+
+
+@dataclass(frozen=True)
+class EngineParts:
+    """What a life needs; `accelerator` is the name of what runs guest instructions here."""
+
+    hypervisor: Hypervisor
+    launcher: Launcher
+    registry: ContainerRegistry
+    events: EventService
+    log_store: LogStore
+    log_hub: LogHub
+    consoles: ConsoleArchive
+    boot_timeout_s: float
+    accelerator: str

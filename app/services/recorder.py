@@ -1,0 +1,181 @@
+"""Writes what happens to a container under the supervisor; waits out a database that refuses."""
+
+import asyncio
+import logging
+import time
+from dataclasses import replace
+
+from app.core.errors import (
+    AlreadyInState,
+    Conflict,
+    NotFound,
+    ResourceExhausted,
+    SlipwayError,
+    Unavailable,
+)
+from app.domain import container as rules
+from app.domain.container import Container, ContainerState
+from app.domain.event import EventType
+from app.domain.restart import should_restart
+from app.guest.agent_types import ProcessExited
+from app.services.parts import EngineParts
+from app.services.registry import Happening, Rule
+from app.services.run import Run, RunObserver
+
+RETRY_DELAY_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class LifeRecorder:
+    """The record of one container, as its life changes it."""
+
+    def __init__(self, container_id: str, parts: EngineParts) -> None:
+        self._container_id = container_id
+        self._parts = parts
+
+    def observer(self) -> RunObserver:
+        """Callbacks for a run."""
+        return RunObserver(
+            silence_changed=self._silence_changed,
+            backpressure_changed=self._backpressure_changed,
+            out_of_memory=self._out_of_memory,
+        )
+
+    async def _persist(self, rule: Rule, happening: Happening | None = None) -> Container:
+        """Apply a rule; a full disk or a busy database is waited out, since the fact stands."""
+        while True:
+            try:
+                return await self._parts.registry.update(self._container_id, rule, happening)
+            except (ResourceExhausted, Unavailable) as error:
+                logger.warning("Container %s not recorded: %s", self._container_id, error.message)
+                await asyncio.sleep(RETRY_DELAY_S)
+
+    async def vm_known(self, run: Run) -> None:
+        """A VM exists for the container."""
+        await self._persist(lambda before: replace(before, vm_id=run.vm.spec.id))
+
+    async def run_started(self, run: Run) -> None:
+        """The first process runs."""
+        stages = run.boot_stages
+        total_ms = sum(stage.duration_ms for stage in stages)
+        await self._persist(
+            lambda before: rules.started(
+                before, pid=run.vm.pid, at_ns=time.time_ns(), boot_stages=stages
+            ),
+            Happening("start", attributes={"boot_ms": f"{total_ms:.0f}", "vm": run.vm.spec.id}),
+        )
+
+    async def exit_seen(self, seen: ProcessExited) -> None:
+        """The first process has ended and its log is committed."""
+        await self._persist(
+            lambda before: rules.exit_seen(
+                before,
+                exit_code=seen.exit_code,
+                oom_killed=seen.oom_killed,
+                at_ns=seen.time_ns,
+            )
+        )
+
+    async def run_ended(
+        self, *, exit_code: int, oom_killed: bool, error: str
+    ) -> Container:
+        """The run is over, its VM gone; decides about a restart in the same transaction."""
+        recorded = await self._persist(
+            lambda before: rules.ended(
+                before,
+                exit_code=exit_code,
+                at_ns=before.finished_at_ns or time.time_ns(),
+                oom_killed=oom_killed,
+                error=error,
+                restarting=should_restart(
+                    before.config.restart_policy,
+                    exit_code=exit_code,
+                    restart_count=before.restart_count,
+                    stopped_by_user=before.stopped_by_user,
+                ),
+            ),
+            Happening("die", attributes=_end_attributes(exit_code, oom_killed, error)),
+        )
+        self._parts.log_hub.end(self._container_id)
+        return recorded
+
+    async def start_failed(self, error: SlipwayError, exit_code: int) -> Container:
+        """A start came to nothing; one by policy counts as a run that failed."""
+
+        def rule(before: Container) -> Container:
+            failed = rules.start_failed(
+                before, exit_code=exit_code, error=describe(error), at_ns=time.time_ns()
+            )
+            by_policy = before.restart_count > 0
+            if by_policy and should_restart(
+                before.config.restart_policy,
+                exit_code=exit_code,
+                restart_count=before.restart_count,
+                stopped_by_user=before.stopped_by_user,
+            ):
+                return replace(
+                    failed,
+                    state=ContainerState.RESTARTING,
+                    restart_count=before.restart_count + 1,
+                )
+            return failed
+
+        return await self._persist(
+            rule, Happening("die", attributes=_end_attributes(exit_code, False, error.message))
+        )
+
+    async def claim_restart(self) -> Container | None:
+        """Start again by policy; None if somebody has decided otherwise meanwhile."""
+        try:
+            return await self._persist(
+                lambda before: rules.begin_start(before, by_policy=True), Happening("restart")
+            )
+        except (AlreadyInState, Conflict, NotFound):
+            return None
+
+    async def restart_given_up(self) -> None:
+        """Somebody stopped the container while it waited for a restart."""
+        await self._persist(
+            lambda before: replace(before, state=ContainerState.EXITED), Happening("stop")
+        )
+
+    def log_fault(self, error: SlipwayError | None) -> None:
+        """The log store refuses (or works again); output waits in the guest meanwhile."""
+        if error is not None:
+            logger.error("Log of container %s waits: %s", self._container_id, error.message)
+
+    async def _silence_changed(self, run: Run, since_ns: int | None) -> None:
+        await self._persist(lambda before: replace(before, unresponsive_since_ns=since_ns))
+        await self._vm_event(run, "responsive" if since_ns is None else "unresponsive")
+
+    async def _backpressure_changed(self, since_ns: int | None) -> None:
+        await self._persist(lambda before: replace(before, backpressure_since_ns=since_ns))
+
+    async def _out_of_memory(self, count: int) -> None:
+        await self._persist(
+            lambda before: before, Happening("oom", attributes={"count": str(count)})
+        )
+
+    async def _vm_event(self, run: Run, action: str) -> None:
+        await self._parts.events.note(
+            EventType.VM,
+            action,
+            run.vm.spec.id,
+            run.vm.spec.id,
+            attributes={"container": self._container_id},
+        )
+
+
+def describe(error: SlipwayError) -> str:
+    """Message and advice in one line, as a container's record keeps it."""
+    return f"{error.message}. {error.advice}" if error.advice else error.message
+
+
+def _end_attributes(exit_code: int, oom_killed: bool, error: str) -> dict[str, str]:
+    attributes = {"exitCode": str(exit_code)}
+    if oom_killed:
+        attributes["oomKilled"] = "true"
+    if error:
+        attributes["error"] = error
+    return attributes

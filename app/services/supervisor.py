@@ -1,0 +1,259 @@
+"""Owns every life: starts them, finds those of an earlier engine again, repairs what a crash left."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import replace
+
+from app.core.errors import SlipwayError, Unavailable
+from app.domain import container as rules
+from app.domain.container import Container, ContainerState
+from app.domain.restart import should_restart, should_start_with_engine
+from app.domain.vm import VmEndReason, VmRecord
+from app.hypervisor.port import Vm
+from app.services.launch import CONTAINER_LABEL
+from app.services.life import EXIT_CODE_KILLED, Life
+from app.services.parts import EngineParts
+from app.services.registry import Happening
+from app.services.run import Run
+from app.services.stats import Reading
+
+STOP_SIGNAL_TIMEOUT_S = 5.0
+KILL_TIMEOUT_S = 10.0
+VM_STOP_GRACE_S = 2.0
+SIGKILL = 9
+
+logger = logging.getLogger(__name__)
+
+GONE = "The VM was gone when the engine came back"
+
+
+class Supervisor:
+    """One task per container that lives; a failure in one never touches another.
+
+    Args:
+        parts: What lives work with.
+        remove_ended: Removes a container with `--rm` after its end.
+    """
+
+    def __init__(
+        self, parts: EngineParts, *, remove_ended: Callable[[str], Awaitable[None]]
+    ) -> None:
+        self._parts = parts
+        self._remove_ended = remove_ended
+        self._lives: dict[str, Life] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._closing = asyncio.Event()
+
+    async def run(self, ready: asyncio.Event) -> None:
+        """Find what runs, set `ready`, and own all lives until cancelled; VMs then go on."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            await self._reconcile()
+            ready.set()
+            await self._closing.wait()
+
+    # --- queries -----------------------------------------------------------------------------
+
+    def life(self, container_id: str) -> Life | None:
+        """The container's life, if it has one now."""
+        return self._lives.get(container_id)
+
+    def run_of(self, container: Container) -> Run:
+        """The container's running VM.
+
+        Raises:
+            Unavailable: It has none just now.
+        """
+        life = self._lives.get(container.id)
+        if life is None or life.run is None:
+            raise Unavailable(
+                f"The VM of container {container.name} is not there just now",
+                advice="Wait a moment and look at its state.",
+            )
+        return life.run
+
+    def vms(self) -> list[VmRecord]:
+        """All VMs as shown."""
+        return [
+            life.run.record(
+                hypervisor=self._parts.hypervisor.name, accelerator=self._parts.accelerator
+            )
+            for life in self._lives.values()
+            if life.run is not None
+        ]
+
+    def samplers(self) -> Iterable[tuple[str, Callable[[], Awaitable[Reading]]]]:
+        """How to read each running container's numbers."""
+        return [
+            (container_id, life.run.read_stats)
+            for container_id, life in self._lives.items()
+            if life.run is not None and life.run.is_started
+        ]
+
+    # --- commands ----------------------------------------------------------------------------
+
+    async def launch(self, container: Container) -> None:
+        """Start a container that is recorded as STARTING; returns when its process runs.
+
+        A caller that goes away does not end the start.
+
+        Raises:
+            SlipwayError: Why it did not start; nothing of it is left then.
+        """
+        while (earlier := self._lives.get(container.id)) is not None:
+            await earlier.finished.wait()
+            if self._lives.get(container.id) is earlier:
+                del self._lives[container.id]
+        life = self._begin(container, adopted=None)
+        await life.settled.wait()
+        if life.start_error is not None:
+            raise life.start_error
+
+    async def stop(self, container: Container, *, signal_number: int, grace_s: float) -> None:
+        """End a container that is recorded as STOPPING; returns when that is recorded.
+
+        The ladder: signal, SIGKILL after `grace_s`, the VM's own ladder if the guest does not obey.
+        """
+        life = self._lives.get(container.id)
+        if life is None:
+            await self._parts.registry.update(container.id, _end_without_life)
+            return
+        life.interrupt()
+        await life.settled.wait()
+        for number, wait_s in ((signal_number, grace_s), (SIGKILL, KILL_TIMEOUT_S)):
+            if life.run is not None:
+                await self._signal_and_thaw(life.run, number)
+            if await _finished_within(life, wait_s):
+                return
+        if life.run is not None:
+            await life.run.vm.stop(VmEndReason.STOPPED, grace_s=VM_STOP_GRACE_S)
+        await life.finished.wait()
+
+    async def _signal_and_thaw(self, run: Run, number: int) -> None:
+        try:
+            await run.agent.signal(run.container_id, number, timeout_s=STOP_SIGNAL_TIMEOUT_S)
+            await run.agent.thaw(run.container_id, timeout_s=STOP_SIGNAL_TIMEOUT_S)
+        except SlipwayError as error:  # the ladder's next step does without the guest
+            logger.warning("Signal %d to %s: %s", number, run.container_id[:12], error.message)
+
+    def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Future[None]:
+        """Run a command in the supervisor's group; its error goes to whoever awaits the future."""
+        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._require_group(work).create_task(_settle(outcome, work))
+        return outcome
+
+    def _require_group(self, work: Coroutine[None, None, None]) -> asyncio.TaskGroup:
+        if self._group is None:
+            work.close()
+            raise Unavailable("The engine is not ready yet", advice="Try again in a moment.")
+        return self._group
+
+    # --- lives -------------------------------------------------------------------------------
+
+    def _begin(self, container: Container, *, adopted: Vm | None) -> Life:
+        life = Life(container, self._parts)
+        drive = self._drive(life, container, adopted)
+        group = self._require_group(drive)
+        self._lives[container.id] = life
+        group.create_task(drive)
+        return life
+
+    async def _drive(self, life: Life, container: Container, adopted: Vm | None) -> None:
+        try:
+            await life.drive(container, adopted=adopted)
+        except Exception:  # one life's defect must not end its siblings
+            logger.exception("Supervision of container %s failed", container.name)
+            return
+        finally:
+            if self._lives.get(container.id) is life:
+                del self._lives[container.id]
+        if container.config.auto_remove:
+            try:
+                await self._remove_ended(container.id)
+            except SlipwayError as error:
+                logger.warning("Container %s not removed: %s", container.name, error.message)
+
+    # --- after a crash -----------------------------------------------------------------------
+
+    async def _reconcile(self) -> None:
+        """Bring records and VMs together: adopt, repair, restart, remove leftovers."""
+        containers = {container.id: container for container in await self._parts.registry.list()}
+        for vm in await self._parts.hypervisor.adopt():
+            container = containers.get(vm.spec.labels.get(CONTAINER_LABEL, ""))
+            if container is None or container.id in self._lives or not container.is_live:
+                logger.warning("VM %s belongs to nobody: ended", vm.spec.id)
+                await vm.stop(VmEndReason.STOPPED, grace_s=VM_STOP_GRACE_S)
+                await vm.discard()
+            else:
+                self._begin(container, adopted=vm)
+        for container in containers.values():
+            if container.id not in self._lives:
+                await self._repair(container)
+
+    async def _repair(self, container: Container) -> None:
+        """A container without a VM: what should have one is ended, what should run is started."""
+        registry = self._parts.registry
+        if container.state is ContainerState.REMOVING:
+            await self._remove_ended(container.id)
+            return
+        if container.is_live:
+            container = await registry.update(
+                container.id, _end_without_vm, Happening("die", attributes={"error": GONE})
+            )
+        elif container.state is ContainerState.EXITED and should_start_with_engine(
+            container.config.restart_policy, stopped_by_user=container.stopped_by_user
+        ):
+            container = await registry.update(
+                container.id, lambda before: replace(before, state=ContainerState.RESTARTING)
+            )
+        if container.state is ContainerState.RESTARTING:
+            self._begin(container, adopted=None)
+        elif container.state is ContainerState.EXITED and container.config.auto_remove:
+            await self._remove_ended(container.id)
+
+
+def _end_without_vm(before: Container) -> Container:
+    exit_recorded = before.state is ContainerState.STOPPING and before.finished_at_ns is not None
+    exit_code = before.exit_code if exit_recorded else EXIT_CODE_KILLED
+    return rules.ended(
+        before,
+        exit_code=exit_code,
+        at_ns=before.finished_at_ns or before.started_at_ns or before.created_at_ns,
+        oom_killed=before.oom_killed,
+        error="" if exit_recorded else GONE,
+        restarting=should_restart(
+            before.config.restart_policy,
+            exit_code=exit_code,
+            restart_count=before.restart_count,
+            stopped_by_user=before.stopped_by_user,
+        ),
+    )
+
+
+def _end_without_life(before: Container) -> Container:
+    return _end_without_vm(before) if before.is_live else before
+
+
+async def _settle(outcome: asyncio.Future[None], work: Coroutine[None, None, None]) -> None:
+    try:
+        await work
+    except asyncio.CancelledError:
+        outcome.cancel()
+        raise
+    except Exception as error:  # handed to the caller
+        if not outcome.done():
+            outcome.set_exception(error)
+            outcome.exception()  # a caller that has gone away does not make it "never retrieved"
+    else:
+        if not outcome.done():
+            outcome.set_result(None)
+
+
+async def _finished_within(life: Life, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await life.finished.wait()
+    except TimeoutError:
+        return False
+    return True
