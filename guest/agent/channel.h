@@ -1,0 +1,26 @@
+/* The connection to the host: HELLO, what may be sent when, and the order of sending.
+ *
+ *   no host --HELLO--> established --port read 0 / socket closed--> no host
+ *                      established --HELLO--> established (everything queued is dropped)
+ */
+#ifndef SLIPWAY_CHANNEL_H
+#define SLIPWAY_CHANNEL_H
+
+#include "buffer.h"
+
+/* Serves the open, non-blocking `fd`. `closed` is NULL for a virtio port, which stays open when its
+ * host goes; a socket is closed then, and `closed` called. */
+bool channel_serve(int fd, void (*closed)(void));
+bool channel_is_established(void);
+/* Reads and writes as far as it goes now. True if it must be called again without waiting. */
+bool channel_service(void);
+/* Sends what has been queued, waiting at most `timeout_ms` for the host to take it. */
+void channel_flush(int timeout_ms);
+
+/* Queues a message, fragmented as needed. Dropped silently without an established host: whoever must
+ * not lose it (answers, events, streams) keeps it and sends again after HELLO. */
+void channel_send(uint8_t type, uint8_t flags, uint32_t stream, uint64_t offset,
+		  const uint8_t *payload, size_t length);
+
+
+#endif
