@@ -39,7 +39,7 @@ class BackupScope:
     """What of a data directory is saved.
 
     Attributes:
-        excluded: Names at its top that are never saved: run directories, caches.
+        excluded: Paths in it that are never saved: run directories, caches, imports under way.
         disks_in_use: Path of a disk (relative to the data directory) -> name of the container that
             runs on it.
     """
@@ -81,7 +81,7 @@ def _walk(scope: BackupScope) -> Iterator[Path]:
         for entry in sorted(os.scandir(pending.pop()), key=lambda found: found.name):
             path = Path(entry.path)
             relative = path.relative_to(scope.data_dir)
-            if relative.parts[0] in scope.excluded or relative.as_posix() == LOCK_NAME:
+            if relative.as_posix() in {*scope.excluded, LOCK_NAME}:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 pending.append(path)
@@ -221,8 +221,8 @@ def _write(scope: BackupScope, staging: Path, label: BackupLabel) -> None:
     archive = staging / "archive"
     archive.touch(mode=0o600)
     _append(archive, snapshots, names)
-    # A second list, made after the snapshots: what appeared since then is nobody's yet.
-    _append(archive, scope.data_dir, [path.as_posix() for path in contents.others])
+    # Listed again after the snapshots, so that all that they refer to is in the list.
+    _append(archive, scope.data_dir, [path.as_posix() for path in _sort_contents(scope).others])
     with archive.open("rb") as file:
         os.fsync(file.fileno())
 
