@@ -1,0 +1,315 @@
+"""The image store: what services and the command line use."""
+
+import asyncio
+import contextlib
+import platform
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from app.core.errors import CorruptData, InvalidArgument
+from app.domain.image import (
+    Image,
+    ImageConfig,
+    ImageNotFound,
+    ImageRemoval,
+    ImageUser,
+    ImportProgress,
+)
+from app.domain.reference import Digest, Reference
+from app.oci.catalog import Catalog
+from app.oci.compression import SNIFF_BYTES, detect_compression
+from app.oci.config import Descriptor
+from app.oci.conversion import convert_layer, scan_layer
+from app.oci.importer import Importer, PreparedImage, RootfsOptions, step_timeout_s
+from app.oci.layer_disks import LayerDisks
+from app.oci.layout import Layout
+from app.oci.limits import ImportLimits
+from app.oci.streams import CancelToken, FileRange
+from app.oci.work import Workers, disk_error, settle
+
+T = TypeVar("T")
+
+_GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def host_architecture() -> str:
+    """This machine in Go's spelling, as images name platforms."""
+    return _GO_ARCHITECTURES.get(platform.machine(), platform.machine())
+
+
+class ImageStore:
+    """Images in one directory, an OCI image layout.
+
+    One process at a time may use a directory (the engine holds the data directory's lock). Between
+    `open()` and `close()`, every method may be called concurrently, in one event loop.
+    """
+
+    def __init__(self, root: Path, *, limits: ImportLimits | None = None) -> None:
+        self._layout = Layout(root)
+        self._limits = limits or ImportLimits()
+        self._workers = Workers()
+        self._disks = LayerDisks(self._layout, self._workers)
+        self._catalog = Catalog(self._layout)
+        self._leases: Counter[str] = Counter()
+        self._changes = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Create or read the directory; remove what crashed imports and removals left.
+
+        Raises:
+            CorruptData: index.json is unreadable; nothing was deleted.
+            Unavailable, ResourceExhausted: The directory can't be used.
+        """
+        try:
+            await asyncio.to_thread(self._layout.prepare)
+            await asyncio.to_thread(self._catalog.load)
+            await asyncio.to_thread(self._catalog.sweep, ())
+        except OSError as error:
+            raise disk_error(error, "opening the image store") from error
+
+    async def close(self) -> None:
+        """Wait for the threads. Cancel running imports first. Idempotent."""
+        await self._workers.close()
+
+    def list_images(self) -> list[Image]:
+        """All images, newest first; those without a date last."""
+        oldest = datetime.min.replace(tzinfo=UTC)
+        return sorted(
+            self._catalog.images(),
+            key=lambda image: (image.created or oldest, image.id),
+            reverse=True,
+        )
+
+    def get(self, name: str) -> Image:
+        """Find an image by reference, id (`sha256:...` or hex) or unique id prefix.
+
+        Raises:
+            ImageNotFound: There is none, or a prefix fits several.
+        """
+        return self._catalog.find(name)[0].image
+
+    async def import_stream(
+        self,
+        chunks: AsyncIterator[bytes],
+        *,
+        reference: str | None = None,
+        progress: Callable[[ImportProgress], None] | None = None,
+        config: ImageConfig | None = None,
+        created: datetime | None = None,
+    ) -> list[Image]:
+        """Import an archive of any size; memory use doesn't depend on it.
+
+        Recognised by content: `docker save` and OCI archives, or else a tar of a root filesystem
+        (as `docker import`); each plain or compressed by gzip, zstd, xz or bzip2. A reference that
+        another image had moves to the imported one, as in Docker. All or nothing: after an error
+        or cancellation the store is as before.
+
+        Args:
+            chunks: The bytes; each must come within 120 s.
+            reference: Names the image in place of the names in the archive.
+            progress: Called in the event loop; must not block.
+            config: For a root filesystem; by default none.
+            created: For a root filesystem; by default now.
+
+        Returns:
+            The images of the archive, those that were there before included.
+
+        Raises:
+            InvalidArgument: Bad `reference`, or given for several images; unsafe or oversized
+                content.
+            CorruptData: Damaged, truncated or lying archive.
+            Unsupported: No Linux image for this machine.
+            ResourceExhausted: The disk is (nearly) full.
+            DeadlineExceeded: The upload stalled.
+        """
+        name = Reference.parse(reference) if reference is not None else None
+        if name is not None and name.digest is not None:
+            raise InvalidArgument("an import can't be given a digest", field="reference")
+        options = RootfsOptions(
+            config or ImageConfig(), created or datetime.now(UTC), host_architecture()
+        )
+        async with self._layout.staging() as staging:
+            with contextlib.ExitStack() as pins:
+                importer = Importer(
+                    self._layout,
+                    self._workers,
+                    self._disks,
+                    staging=staging,
+                    limits=self._limits,
+                    known=self._catalog.known_layers(),
+                    report=progress or _ignore,
+                    pin=lambda digest: pins.enter_context(self._disks.pinned([digest])),
+                )
+                try:
+                    prepared = _renamed(await importer.prepare(chunks, options), name)
+                    return await self._change(lambda: self._catalog.publish(prepared, self._limits))
+                except BaseException:
+                    pins.close()
+                    await self._change(lambda: self._catalog.sweep(self._disks.pins))
+                    raise
+
+    async def tag(self, name: str, reference: str) -> Image:
+        """Give an image one more name, taking it from the image that had it.
+
+        Raises:
+            ImageNotFound: No image `name`.
+            InvalidArgument: `reference` is no name with a tag.
+        """
+        new = Reference.parse(reference)
+        if new.digest is not None:
+            raise InvalidArgument("refusing to create a tag with a digest reference")
+        return await self._change(lambda: self._catalog.tag(name, new))
+
+    async def untag(self, reference: str) -> Image:
+        """Take a name away; the image stays, perhaps untagged.
+
+        Raises:
+            ImageNotFound: No image has that name.
+        """
+        return await self._change(lambda: self._catalog.untag(reference))
+
+    async def remove(
+        self, name: str, *, force: bool = False, users: Collection[ImageUser] = ()
+    ) -> ImageRemoval:
+        """Remove a name, and the image with its last name, by Docker's rules.
+
+        An image that a container uses, or that is leased, is never deleted: by force it loses its
+        names and stays as an untagged image until it is removed again.
+
+        Args:
+            name: Reference, id or unique prefix.
+            force: Untag although a container uses it, or it has names in several repositories.
+            users: All containers.
+
+        Raises:
+            ImageNotFound: No such image.
+            Conflict: It is in use; Docker's text.
+        """
+        leased = set(self._leases)
+        return await self._change(
+            lambda: self._catalog.remove(
+                name, force=force, users=users, leased=leased, kept=self._disks.pins
+            )
+        )
+
+    @contextlib.asynccontextmanager
+    async def lease(self, name: str) -> AsyncIterator[Image]:
+        """Keep an image's data while the block runs, e.g. until a container is recorded.
+
+        Raises:
+            ImageNotFound: No such image.
+        """
+        image = self.get(name)
+        self._leases[image.id] += 1
+        try:
+            yield image
+        finally:
+            self._leases[image.id] -= 1
+            if not self._leases[image.id]:
+                del self._leases[image.id]
+
+    async def layer_disks(self, image: Image) -> tuple[Path, ...]:
+        """The image's disks for the guest's overlay, lowest first.
+
+        Made at import; one that is missing is made again from its blob. A layer that occurs twice
+        comes once, at its highest place: all it holds shows from there.
+
+        Raises:
+            ImageNotFound: The image is gone.
+            CorruptData: A blob is lost or damaged.
+            ResourceExhausted: The disk is full.
+        """
+        stored = self._catalog.stored(image.id)
+        if stored is None:
+            raise ImageNotFound(image.display_name if image.references else image.short_id)
+        paths: list[Path] = []
+        seen: set[str] = set()
+        for diff_id, descriptor in zip(
+            reversed(stored.image.diff_ids), reversed(stored.layers), strict=True
+        ):
+            if diff_id not in seen:
+                seen.add(diff_id)
+                paths.append(await self._ensure_disk(Digest.parse(diff_id), descriptor))
+        return tuple(reversed(paths))
+
+    async def _ensure_disk(self, diff_id: Digest, descriptor: Descriptor) -> Path:
+        path = self._layout.disk_path(diff_id)
+        if await asyncio.to_thread(path.exists):
+            return path
+        with self._disks.pinned([diff_id]):
+            async with self._layout.staging() as staging:
+                return await self._disks.ensure(
+                    diff_id,
+                    lambda target, token: self._remake(diff_id, descriptor, target, token),
+                    staging=staging,
+                    timeout_s=step_timeout_s(descriptor.size_bytes),
+                )
+
+    def _remake(
+        self, diff_id: Digest, descriptor: Descriptor, target: Path, token: CancelToken
+    ) -> None:
+        what = f"layer {diff_id.short}"
+        try:
+            file = self._layout.blob_path(descriptor.digest).open("rb")
+        except FileNotFoundError as error:
+            raise CorruptData(
+                f"{what}: its blob {descriptor.digest} is missing from the store",
+                advice="Import the image again.",
+            ) from error
+        with file:
+            compression = detect_compression(file.read(SNIFF_BYTES))
+            source = FileRange(file, 0, descriptor.size_bytes)
+            scanned = scan_layer(source, compression, what=what, limits=self._limits, token=token)
+            if (scanned.diff_id, scanned.blob_digest) != (diff_id, descriptor.digest):
+                raise CorruptData(
+                    f"{what}: its blob {descriptor.digest} is damaged",
+                    advice="Check the disk; remove the image and import it again.",
+                )
+            convert_layer(file, scanned, compression, target, what=what, token=token)
+
+    async def used_bytes(self) -> int:
+        """Disk space of all images."""
+        return await asyncio.to_thread(self._layout.used_bytes)
+
+    async def _change(self, change: Callable[[], T]) -> T:
+        """Run a change of the store in a thread, one at a time; it is never left half-way."""
+        async with self._changes:
+            future = asyncio.ensure_future(asyncio.to_thread(change))
+            try:
+                return await asyncio.shield(future)
+            except asyncio.CancelledError:
+                await settle(future)
+                raise
+            except OSError as error:
+                raise disk_error(error, "changing the image store") from error
+
+
+def _ignore(_: ImportProgress) -> None:
+    """Progress that nobody asked for."""
+
+
+def _renamed(prepared: list[PreparedImage], name: Reference | None) -> list[PreparedImage]:
+    """Apply the caller's name, or clean the archive's own: tags only."""
+    if name is None:
+        return [
+            replace(
+                item,
+                references=tuple(
+                    replace(reference, digest=None)
+                    for reference in item.references
+                    if reference.tag is not None
+                ),
+            )
+            for item in prepared
+        ]
+    if len(prepared) != 1:
+        raise InvalidArgument(
+            f"the archive holds {len(prepared)} images, so one name can't be given to it",
+            field="reference",
+            advice="Leave the name empty to keep the archive's own.",
+        )
+    return [replace(prepared[0], references=(name,))]
