@@ -27,11 +27,13 @@ class Traces:
 
     def since(self, before: "Traces") -> list[str]:
         """What is here and was not there before."""
-        return [
-            f"{kind[:-1]}: {item}"
-            for kind in ("processes", "sockets", "mounts", "files")
-            for item in sorted(getattr(self, kind) - getattr(before, kind))
-        ]
+        kinds = {
+            "process": self.processes - before.processes,
+            "socket": self.sockets - before.sockets,
+            "mount": self.mounts - before.mounts,
+            "file": self.files - before.files,
+        }
+        return [f"{kind}: {item}" for kind, items in kinds.items() for item in sorted(items)]
 
     def __str__(self) -> str:
         return (
