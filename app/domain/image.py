@@ -203,6 +203,14 @@ class Image:
         return self.id.removeprefix("sha256:")[:SHORT_DIGEST_DIGITS]
 
     @property
+    def mounted_diff_ids(self) -> tuple[str, ...]:
+        """Layers to mount, lowest first: one that occurs twice only at its highest place.
+
+        All it holds shows from there, and overlayfs refuses the same directory twice.
+        """
+        return tuple(reversed(dict.fromkeys(reversed(self.diff_ids))))
+
+    @property
     def display_name(self) -> str:
         """The first reference in familiar form, or `<none>`."""
         return self.references[0].familiar if self.references else "<none>"

@@ -39,7 +39,7 @@ from app.oci.limits import ImportLimits
 from app.oci.work import settle
 
 LAYER_SIZES = "io.slipway.layer-bytes"  # uncompressed sizes, comma-separated, lowest first
-DIRECTORY_MODE = 0o755  # QEMU runs as another user and must reach the disks
+DIRECTORY_MODE = 0o700  # images may hold secrets; QEMU gets descriptors, not paths
 
 logger = logging.getLogger(__name__)
 

@@ -215,8 +215,8 @@ class ImageStore:
     async def layer_disks(self, image: Image) -> tuple[Path, ...]:
         """The image's disks for the guest's overlay, lowest first.
 
-        Made at import; one that is missing is made again from its blob. A layer that occurs twice
-        comes once, at its highest place: all it holds shows from there.
+        Made at import; one that is missing is made again from its blob. One path for each of
+        `image.mounted_diff_ids`.
 
         Raises:
             ImageNotFound: The image is gone.
@@ -226,15 +226,13 @@ class ImageStore:
         stored = self._catalog.stored(image.id)
         if stored is None:
             raise ImageNotFound(image.display_name if image.references else image.short_id)
-        paths: list[Path] = []
-        seen: set[str] = set()
-        for diff_id, descriptor in zip(
-            reversed(stored.image.diff_ids), reversed(stored.layers), strict=True
-        ):
-            if diff_id not in seen:
-                seen.add(diff_id)
-                paths.append(await self._ensure_disk(Digest.parse(diff_id), descriptor))
-        return tuple(reversed(paths))
+        blobs = dict(zip(stored.image.diff_ids, stored.layers, strict=True))
+        return tuple(
+            [
+                await self._ensure_disk(Digest.parse(diff_id), blobs[diff_id])
+                for diff_id in stored.image.mounted_diff_ids
+            ]
+        )
 
     async def _ensure_disk(self, diff_id: Digest, descriptor: Descriptor) -> Path:
         path = self._layout.disk_path(diff_id)

@@ -1,1 +1,1 @@
-"""What lies on the host's disk: the data directory, scratch disks."""
+"""Disks that containers write to."""
