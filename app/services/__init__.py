@@ -1,1 +1,1 @@
-"""Use cases: what the dashboard, REST and the command line can do, and the supervisor of all VMs."""
+"""Use cases, and the supervisor of all VMs; the faces call these and nothing below."""

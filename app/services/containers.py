@@ -3,10 +3,10 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import replace
 
-from app.core.errors import Conflict, InvalidFields, NotFound
+from app.core.errors import Conflict, NotFound
 from app.core.ids import new_container_id
 from app.domain import container as rules
 from app.domain.container import Container, ContainerState
@@ -16,8 +16,8 @@ from app.domain.names import random_name
 from app.domain.signals import SIGKILL, signal_number
 from app.domain.sizing import LaunchPlan
 from app.oci.store import ImageStore
+from app.services.admission import Admission
 from app.services.console import ConsoleArchive, read_console
-from app.services.hosts import Admission
 from app.services.registry import ContainerRegistry, Happening
 from app.services.supervisor import Supervisor
 from app.storage.scratch import ScratchDisks
@@ -64,7 +64,7 @@ class ContainerService:
 
     # --- queries -----------------------------------------------------------------------------
 
-    async def list(self, *, all: bool = True) -> Sequence[Container]:  # noqa: A002 - Docker's word
+    async def list(self, *, all: bool = True) -> Sequence[Container]:
         """Newest first; without `all` only those that live."""
         containers = await self._registry.list()
         return containers if all else [each for each in containers if each.is_live]
@@ -144,9 +144,7 @@ class ContainerService:
         """Run a command to its end even if its caller goes away."""
         await asyncio.shield(self.supervisor.spawn(work))
 
-    async def stop(
-        self, reference: str, *, timeout_s: int | None = None, initiator: str
-    ) -> None:
+    async def stop(self, reference: str, *, timeout_s: int | None = None, initiator: str) -> None:
         """Stop signal, then SIGKILL after the grace; returns when it has ended.
 
         Raises:
@@ -231,6 +229,39 @@ class ContainerService:
         await self.supervisor.run_of(container).agent.thaw(container.id)
         await self._registry.update(container.id, rules.unpaused, Happening("unpause", initiator))
 
+    async def write_stdin(
+        self, container: Container, chunks: AsyncIterator[bytes], *, close: bool
+    ) -> None:
+        """Write to its standard input, held back by the process's reading.
+
+        Raises:
+            Conflict: It does not run, has no open input, or has closed it.
+        """
+        rules.require_running(container, "write to")
+        stdin = self.supervisor.run_of(container).stdin
+        if stdin is None:
+            raise Conflict(
+                f"Container {container.name} has no standard input",
+                advice="Create it with stdin_open.",
+            )
+        async for chunk in chunks:
+            if chunk:
+                await stdin.write(chunk)
+        if close:
+            stdin.write_eof()
+
+    async def resize(self, container: Container, *, rows: int, columns: int) -> None:
+        """Set the size of its terminal.
+
+        Raises:
+            Conflict: It does not run, or has no terminal.
+        """
+        rules.require_running(container, "resize")
+        if not container.config.tty:
+            raise Conflict(f"Container {container.name} has no terminal")
+        run = self.supervisor.run_of(container)
+        await run.agent.resize(container.id, rows=rows, columns=columns)
+
     async def rename(self, reference: str, new_name: str, *, initiator: str) -> Container:
         """Give it another name.
 
@@ -241,9 +272,7 @@ class ContainerService:
         container = await self.get(reference)
         name = check_name(new_name)
         if name == container.name:
-            raise Conflict(
-                "Renaming a container with the same name as its current name", advice=""
-            )
+            raise Conflict("Renaming a container with the same name as its current name", advice="")
         return await self._registry.update(
             container.id,
             lambda before: replace(before, name=name),

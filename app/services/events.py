@@ -59,7 +59,7 @@ class EventService:
 
     async def note(
         self,
-        type: EventType,  # noqa: A002 - the field's name
+        type: EventType,
         action: str,
         actor_id: str,
         actor_name: str,

@@ -1,20 +1,20 @@
-"""The host this engine runs on: facts for the dashboard, and the check before each start."""
+"""The host this engine runs on, and its VMs."""
 
 import asyncio
 import os
 import platform
 import shutil
 import socket
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from app.core.errors import ResourceExhausted
-from app.core.units import MIB
-from app.domain.container import ContainerConfig
-from app.domain.sizing import LaunchPlan, VmSize, plan_launch, size_vm
-from app.domain.vm import Accelerator
+from app import __version__
+from app.domain.vm import Accelerator, VmRecord
+from app.oci.store import ImageStore
+from app.services.admission import read_memory
+from app.services.registry import ContainerRegistry
+from app.services.supervisor import Supervisor
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,8 @@ def read_host_facts() -> HostFacts:
         kernel=platform.release(),
         cpu_model=_cpu_model(Path("/proc/cpuinfo")),
         cpus=len(os.sched_getaffinity(0)),
-        slipway_version=slipway_version(),
+        slipway_version=__version__,
     )
-
-
-def slipway_version() -> str:
-    """The installed package's version; a bare checkout without one says so."""
-    try:
-        return version("slipway")
-    except PackageNotFoundError:
-        return "checkout"
 
 
 def _os_name(os_release: Path) -> str:
@@ -89,74 +81,68 @@ def _cpu_model(cpuinfo: Path) -> str:
     return platform.machine()
 
 
-@dataclass(frozen=True)
-class MemoryReading:
-    """Host memory by /proc/meminfo (proc(5)): MemAvailable is what new work can take."""
-
-    total_bytes: int
-    available_bytes: int
-
-
-def read_memory(meminfo: Path = Path("/proc/meminfo")) -> MemoryReading:
-    """Read the host's memory now."""
-    values_kib = {
-        name: int(rest.split()[0])
-        for name, _, rest in (line.partition(":") for line in meminfo.read_text().splitlines())
-    }
-    return MemoryReading(values_kib["MemTotal"] * 1024, values_kib["MemAvailable"] * 1024)
-
-
-class Admission:
-    """Decides the VM's size, and whether the host can bear one more start."""
+class HostService:
+    """The host and its VMs, as shown."""
 
     def __init__(
         self,
         *,
-        default_memory_bytes: int,
-        default_vcpus: int,
-        reserve_bytes: int,
-        host_cpus: int,
-        read: Callable[[], MemoryReading] = read_memory,
+        facts: HostFacts,
+        data_dir: Path,
+        hypervisor: str,
+        hypervisor_version: str,
+        accelerator: Accelerator,
+        guest_kernel: str,
+        guest_build_key: str,
+        registry: ContainerRegistry,
+        images: ImageStore,
+        supervisor: Supervisor,
     ) -> None:
-        self._default_memory_bytes = default_memory_bytes
-        self._default_vcpus = default_vcpus
-        self._reserve_bytes = reserve_bytes
-        self._host_cpus = host_cpus
-        self._read = read
+        self._facts = facts
+        self._data_dir = data_dir
+        self._hypervisor = hypervisor
+        self._hypervisor_version = hypervisor_version
+        self._accelerator = accelerator
+        self._guest_kernel = guest_kernel
+        self._guest_build_key = guest_build_key
+        self._registry = registry
+        self._images = images
+        self._supervisor = supervisor
+        self._started_at_ns = time.time_ns()
 
-    def size(self, config: ContainerConfig) -> VmSize:
-        """The VM this container gets."""
-        return size_vm(
-            config,
-            default_memory_bytes=self._default_memory_bytes,
-            default_vcpus=self._default_vcpus,
-            host_cpus=self._host_cpus,
+    async def host(self) -> HostView:
+        """The host now."""
+        memory = await asyncio.to_thread(read_memory)
+        disk_total_bytes, disk_free_bytes = await asyncio.to_thread(
+            disk_usage_bytes, self._data_dir
+        )
+        containers = await self._registry.list()
+        return HostView(
+            name=self._facts.name,
+            os=self._facts.os,
+            kernel=self._facts.kernel,
+            cpu_model=self._facts.cpu_model,
+            cpus=self._facts.cpus,
+            memory_total_bytes=memory.total_bytes,
+            memory_available_bytes=memory.available_bytes,
+            disk_total_bytes=disk_total_bytes,
+            disk_free_bytes=disk_free_bytes,
+            data_dir=str(self._data_dir),
+            hypervisor=self._hypervisor,
+            hypervisor_version=self._hypervisor_version,
+            accelerator=self._accelerator,
+            guest_kernel=self._guest_kernel,
+            guest_build_key=self._guest_build_key,
+            slipway_version=self._facts.slipway_version,
+            started_at_ns=self._started_at_ns,
+            containers_running=sum(each.is_live for each in containers),
+            containers_total=len(containers),
+            images_total=len(self._images.list_images()),
         )
 
-    async def plan(self, config: ContainerConfig) -> LaunchPlan:
-        """What a start would cost now."""
-        memory = await asyncio.to_thread(self._read)
-        return plan_launch(
-            self.size(config),
-            host_available_bytes=memory.available_bytes,
-            reserve_bytes=self._reserve_bytes,
-        )
-
-    async def require(self, config: ContainerConfig, *, name: str) -> VmSize:
-        """The VM's size, if the host can bear it.
-
-        Raises:
-            ResourceExhausted: The host's available memory would fall below the reserve.
-        """
-        plan = await self.plan(config)
-        if not plan.fits:
-            raise ResourceExhausted(
-                f"Container {name} was not started: the host has "
-                f"{plan.host_available_bytes // MIB} MiB available and keeps "
-                f"{plan.reserve_bytes // MIB} MiB in reserve",
-                advice="Stop other containers, or lower SLIPWAY_MEMORY_RESERVE_BYTES.",
-            )
-        return self.size(config)
+    async def vms(self) -> list[VmRecord]:
+        """One for each container that runs."""
+        return self._supervisor.vms()
 
 
 def disk_usage_bytes(path: Path) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from app.guest.image import GuestImage
 from app.guest.seccomp import compile_profile, default_profile
 from app.hypervisor.port import DiskSpec, Hypervisor, Vm, VmSpec
 from app.oci.store import ImageStore
-from app.services.hosts import Admission
+from app.services.admission import Admission
 from app.services.run import OUTPUT_STREAM_ID, STDIN_STREAM_ID, Run
 from app.storage.scratch import ScratchDisks
 

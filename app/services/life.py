@@ -13,10 +13,10 @@ from app.guest.hello import HelloInfo
 from app.guest.protocol import ProcessState
 from app.hypervisor.port import Vm, VmExit
 from app.services.launch import Blueprint
+from app.services.parts import EngineParts
 from app.services.pump import LOG_WINDOW_BYTES, LogPump
 from app.services.recorder import LifeRecorder
 from app.services.run import OUTPUT_STREAM_ID, STDIN_STREAM_ID, Run
-from app.services.parts import EngineParts
 
 START_TIMEOUT_S = 30.0
 DISPOSE_TIMEOUT_S = 30.0
@@ -130,10 +130,10 @@ class Life:
         """Run until the container has ended or its VM has; a SlipwayError means no start."""
         pump = LogPump(
             self._parts.log_store,
+            self._parts.log_hub,
             container_id=container.id,
             source=f"{run.vm.spec.id}/{OUTPUT_STREAM_ID}",
             on_fault=self._recorder.log_fault,
-            publish=self._parts.log_hub.publish,
         )
         async with asyncio.TaskGroup() as group:
             script = group.create_task(self._script(run, container, blueprint, pump, group))

@@ -6,14 +6,15 @@ both or neither.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from app.core.errors import SlipwayError
-from app.domain.lines import LineAssembler
+from app.domain.lines import LineAssembler, LogCursor, NewLine
 from app.domain.log import LogStream
 from app.guest.records import RecordDecoder, Source
 from app.guest.streams import OutputStream
-from app.logs.store import LogCursor, LogStore
+from app.logs.follow import LogHub
+from app.logs.store import LogStore
 
 LOG_WINDOW_BYTES = 1024 * 1024
 RETRY_DELAY_S = 1.0
@@ -25,18 +26,20 @@ class LogPump:
     """Takes one run's output; `drained` is set once its end is committed.
 
     While the store refuses (disk full, file corrupt) nothing is acknowledged: output waits in the
-    guest, then the container's writes block, and `on_fault` is told why, with None once it works again.
+    guest, then the container's writes block; `on_fault` hears why, and None once it works again.
     """
 
     def __init__(
         self,
         store: LogStore,
+        hub: LogHub,
         *,
         container_id: str,
         source: str,
         on_fault: Callable[[SlipwayError | None], None],
     ) -> None:
         self._store = store
+        self._hub = hub
         self._container_id = container_id
         self._source = source
         self._on_fault = on_fault
@@ -54,6 +57,7 @@ class LogPump:
 
     async def run(self, stream: OutputStream) -> None:
         """Pump until the stream's end is committed."""
+        self._hub.begin(self._container_id)
         async for chunk in stream:
             records = self._decoder.feed(chunk.data)
             lines = self._assembler.feed(
@@ -61,10 +65,12 @@ class LogPump:
             )
             if chunk.eof:
                 lines = [*lines, *self._assembler.flush()]
-            offset = chunk.end_offset if chunk.eof else self._decoder.offset
+            offset = records[-1].end_offset if records else self._cursor.offset
+            offset = chunk.end_offset if chunk.eof else offset
             if lines or offset > self._cursor.offset:
                 await self._commit(lines, offset)
             stream.acknowledge(offset, eof=chunk.eof)
+        self._hub.end(self._container_id)
         self.drained.set()
 
     async def give_up(self) -> None:
@@ -72,19 +78,21 @@ class LogPump:
         lines = self._assembler.flush()
         if lines:
             await self._commit(lines, self._cursor.offset)
+        self._hub.end(self._container_id)
 
-    async def _commit(self, lines, offset: int) -> None:  # type: ignore[no-untyped-def]
+    async def _commit(self, lines: Sequence[NewLine], offset: int) -> None:
         cursor = LogCursor(source=self._source, offset=offset, pending=self._assembler.pending)
         failed = False
         while True:
             try:
-                await self._store.append(self._container_id, lines, cursor)
+                stored = await self._store.append(self._container_id, lines, cursor)
             except SlipwayError as error:
                 failed = True
                 self._on_fault(error)
                 await asyncio.sleep(RETRY_DELAY_S)
                 continue
             self._cursor = cursor
+            self._hub.publish(self._container_id, stored)
             if failed:
                 self._on_fault(None)
             return

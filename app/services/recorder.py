@@ -77,11 +77,9 @@ class LifeRecorder:
             )
         )
 
-    async def run_ended(
-        self, *, exit_code: int, oom_killed: bool, error: str
-    ) -> Container:
+    async def run_ended(self, *, exit_code: int, oom_killed: bool, error: str) -> Container:
         """The run is over, its VM gone; decides about a restart in the same transaction."""
-        recorded = await self._persist(
+        return await self._persist(
             lambda before: rules.ended(
                 before,
                 exit_code=exit_code,
@@ -97,8 +95,6 @@ class LifeRecorder:
             ),
             Happening("die", attributes=_end_attributes(exit_code, oom_killed, error)),
         )
-        self._parts.log_hub.end(self._container_id)
-        return recorded
 
     async def start_failed(self, error: SlipwayError, exit_code: int) -> Container:
         """A start came to nothing; one by policy counts as a run that failed."""
@@ -146,7 +142,11 @@ class LifeRecorder:
             logger.error("Log of container %s waits: %s", self._container_id, error.message)
 
     async def _silence_changed(self, run: Run, since_ns: int | None) -> None:
-        await self._persist(lambda before: replace(before, unresponsive_since_ns=since_ns))
+        """A VM that the hypervisor holds says why; the reason goes with the silence."""
+        reason = run.vm.pause_reason if since_ns is not None else ""
+        await self._persist(
+            lambda before: replace(before, unresponsive_since_ns=since_ns, error=reason)
+        )
         await self._vm_event(run, "responsive" if since_ns is None else "unresponsive")
 
     async def _backpressure_changed(self, since_ns: int | None) -> None:

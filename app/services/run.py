@@ -98,7 +98,7 @@ class Run:
     def note_boot(self, hello: HelloInfo) -> None:
         """The agent of a VM that this engine started has said hello: reckon the boot's stages.
 
-        The guest counts from its kernel's first moment; what was before is the VMM and its firmware.
+        The guest counts from its kernel's first moment; before were the VMM and its firmware.
         """
         total_ms = (time.time_ns() - self.vm.started_at_ns) / 1e6
         before_kernel_ms = max(total_ms - hello.uptime_ns / 1e6, 0.0)

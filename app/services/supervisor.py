@@ -1,4 +1,4 @@
-"""Owns every life: starts them, finds those of an earlier engine again, repairs what a crash left."""
+"""Owns every life: starts them, finds those of an earlier engine, repairs what a crash left."""
 
 import asyncio
 import logging
@@ -241,7 +241,7 @@ async def _settle(outcome: asyncio.Future[None], work: Coroutine[None, None, Non
     except asyncio.CancelledError:
         outcome.cancel()
         raise
-    except Exception as error:  # handed to the caller
+    except Exception as error:  # noqa: BLE001 - handed to the caller, whatever it is
         if not outcome.done():
             outcome.set_exception(error)
             outcome.exception()  # a caller that has gone away does not make it "never retrieved"

@@ -1,0 +1,125 @@
+"""/api/v1/containers/{reference}/logs: history, and following as a stream."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
+
+from app.api.identity import Initiator, ServicesOf
+from app.api.lines import NDJSON, ndjson
+from app.api.problems import responses
+from app.api.schemas import LARGEST_NUMBER, LogLineView
+from app.domain.log import LogLine
+from app.logs.follow import LogBatch, LogEnd, LogGap
+from app.services.bundle import Services
+
+router = APIRouter(prefix="/containers", tags=["logs"])
+
+PAGE_LINES = 1000
+
+Render = Callable[[LogLine], bytes]
+
+Reference = Annotated[
+    str, Path(description="Id, unique prefix of an id, or name.", examples=["ticker"])
+]
+
+
+class GapView(BaseModel):
+    """Lines that a slow reader was not sent; they are stored: ask for them by `after_seq`."""
+
+    gap_from_seq: int
+    gap_to_seq: int = Field(description="The last one missed.")
+
+
+@router.get(
+    "/{reference}/logs",
+    summary="Read or follow a container's log",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "content": {
+                NDJSON: {
+                    "example": '{"seq":1,"time":"2026-11-24T09:00:00Z",'
+                    '"time_ns":1795510800000000000,'
+                    '"stream":"stdout","text":"hello","partial":false}\n'
+                },
+                "text/plain": {"example": "hello\n"},
+            }
+        },
+        **responses(400, 404, 422),
+    },
+)
+async def read_logs(
+    reference: Reference,
+    services: ServicesOf,
+    _: Initiator,
+    tail: Annotated[
+        int | None, Query(ge=0, le=1_000_000, description="Only the newest so many.")
+    ] = None,
+    after_seq: Annotated[
+        int, Query(ge=0, le=LARGEST_NUMBER, description="Only lines after this number.")
+    ] = 0,
+    follow: Annotated[bool, Query(description="Go on until the container has ended.")] = False,
+    format: Annotated[Literal["json", "text"], Query()] = "json",
+) -> StreamingResponse:
+    """Lines in order, each once. To resume, pass the last `seq` seen as `after_seq`."""
+    container = await services.containers.get(reference)
+    if tail is not None:
+        last_seq = await services.logs.last_seq(container.id)
+        after_seq = max(after_seq, last_seq - tail)
+    render = _render_text if format == "text" else _render_json
+    lines = _follow if follow and container.is_live else _history
+    media_type = "text/plain; charset=utf-8" if format == "text" else NDJSON
+    return StreamingResponse(
+        lines(services, container.id, after_seq, render), media_type=media_type
+    )
+
+
+def _render_json(line: LogLine) -> bytes:
+    return ndjson(LogLineView.of(line))
+
+
+def _render_text(line: LogLine) -> bytes:
+    return line.data if line.partial else line.data + b"\n"
+
+
+async def _history(
+    services: Services, container_id: str, after_seq: int, render: Render
+) -> AsyncIterator[bytes]:
+    while True:
+        lines = await services.logs.read(container_id, from_seq=after_seq + 1, limit=PAGE_LINES)
+        if not lines:
+            return
+        yield b"".join(map(render, lines))
+        after_seq = lines[-1].seq
+
+
+async def _follow(
+    services: Services, container_id: str, after_seq: int, render: Render
+) -> AsyncIterator[bytes]:
+    """A reader over HTTP is not skipped: what the live queue drops is read from the store."""
+    async with services.logs.follow(container_id, after_seq=after_seq, until_end=True) as follower:
+        yield b""  # headers go out before the first line comes
+        while True:
+            match await follower.next():
+                case LogBatch(lines=lines):
+                    yield b"".join(map(render, lines))
+                case LogGap(from_seq=from_seq, to_seq=to_seq):
+                    async for piece in _missed(services, container_id, from_seq, to_seq, render):
+                        yield piece
+                case LogEnd():
+                    return
+
+
+async def _missed(
+    services: Services, container_id: str, from_seq: int, to_seq: int, render: Render
+) -> AsyncIterator[bytes]:
+    while from_seq <= to_seq:
+        limit = min(PAGE_LINES, to_seq - from_seq + 1)
+        lines = await services.logs.read(container_id, from_seq=from_seq, limit=limit)
+        if not lines:
+            return
+        yield b"".join(map(render, lines))
+        from_seq = lines[-1].seq + 1

@@ -1,0 +1,209 @@
+"""The engine put together: every part made in order, and taken down in the reverse one."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from app.core.errors import SlipwayError
+from app.db.database import Database
+from app.db.migrate import upgrade_database
+from app.domain.event import EventType
+from app.guest.image import GuestImage
+from app.hypervisor.port import Hypervisor
+from app.logs.follow import LogHub
+from app.logs.store import LogStore
+from app.oci.starter import import_starter
+from app.oci.store import ImageStore
+from app.services.accounts import AccountService
+from app.services.admission import Admission
+from app.services.bundle import Services
+from app.services.console import ConsoleArchive
+from app.services.containers import ContainerService
+from app.services.events import EventService
+from app.services.exec import ExecService
+from app.services.feed import ChangeFeed
+from app.services.hosts import HostService, read_host_facts
+from app.services.images import ImageService
+from app.services.launch import Launcher
+from app.services.logs import LogService
+from app.services.parts import EngineParts
+from app.services.registry import ContainerRegistry
+from app.services.stats import StatsService
+from app.services.supervisor import Supervisor
+from app.settings import Settings
+from app.storage.scratch import ScratchDisks
+
+READY_TIMEOUT_S = 120.0
+UPKEEP_INTERVAL_S = 3600.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What runs VMs on this host: chosen by `app.main`, or by a test."""
+
+    hypervisor: Hypervisor
+    hypervisor_version: str
+    guest: GuestImage
+
+
+@dataclass(frozen=True)
+class _Stores:
+    """Everything on disk, opened."""
+
+    database: Database
+    log_store: LogStore
+    images: ImageStore
+    scratch: ScratchDisks
+    consoles: ConsoleArchive
+
+
+@asynccontextmanager
+async def run_engine(settings: Settings, machine: Machine) -> AsyncIterator[Services]:
+    """Run the engine for as long as the context lasts; VMs run on after it.
+
+    The data directory is there and locked by this process. On entering, what runs has been
+    adopted and records are true.
+
+    Raises:
+        SlipwayError: A part can't be used; the message says which. Nothing is left running.
+    """
+    async with AsyncExitStack() as stack:
+        feed = ChangeFeed()
+        stores = await _open_stores(settings, stack)
+        events = EventService(stores.database, feed)
+        registry = ContainerRegistry(stores.database, events, feed)
+        hub = LogHub(stores.log_store)
+        stack.push_async_callback(machine.hypervisor.close)
+        accelerator = await machine.hypervisor.accelerator()
+        facts = await asyncio.to_thread(read_host_facts)
+        admission = Admission(
+            default_memory_bytes=settings.default_memory_bytes,
+            default_vcpus=settings.default_vcpus,
+            reserve_bytes=settings.memory_reserve_bytes,
+            host_cpus=facts.cpus,
+        )
+        containers = ContainerService(
+            registry=registry,
+            images=stores.images,
+            scratch=stores.scratch,
+            consoles=stores.consoles,
+            admission=admission,
+            stop_grace_s=settings.stop_grace_s,
+        )
+        parts = EngineParts(
+            hypervisor=machine.hypervisor,
+            launcher=Launcher(
+                hypervisor=machine.hypervisor,
+                guest=machine.guest,
+                images=stores.images,
+                scratch=stores.scratch,
+                admission=admission,
+                scratch_size_bytes=settings.scratch_size_bytes,
+                spill_bytes=settings.log_spill_bytes,
+            ),
+            registry=registry,
+            events=events,
+            log_store=stores.log_store,
+            log_hub=hub,
+            consoles=stores.consoles,
+            boot_timeout_s=settings.boot_timeout_s,
+            accelerator=accelerator.name,
+        )
+        supervisor = Supervisor(parts, remove_ended=containers.remove_ended)
+        containers.bind(supervisor)
+        stats = StatsService(supervisor.samplers)
+        services = Services(
+            containers=containers,
+            exec=ExecService(registry, stores.images, supervisor),
+            images=ImageService(stores.images, registry, events, feed),
+            logs=LogService(stores.log_store, hub, containers),
+            events=events,
+            hosts=HostService(
+                facts=facts,
+                data_dir=settings.data_dir,
+                hypervisor=machine.hypervisor.name,
+                hypervisor_version=machine.hypervisor_version,
+                accelerator=accelerator,
+                guest_kernel=machine.guest.kernel_version,
+                guest_build_key=machine.guest.key,
+                registry=registry,
+                images=stores.images,
+                supervisor=supervisor,
+            ),
+            stats=stats,
+            accounts=AccountService(stores.database),
+            feed=feed,
+        )
+        await _clean_up(stores, registry)
+        await stack.enter_async_context(_background(supervisor, stats, services, stores, settings))
+        await events.note(EventType.HOST, "engine-start", "local", facts.name)
+        yield services
+
+
+async def _open_stores(settings: Settings, stack: AsyncExitStack) -> _Stores:
+    data_dir = settings.data_dir
+    database_path = data_dir / "slipway.db"
+    await asyncio.to_thread(upgrade_database, database_path)
+    database = Database(database_path)
+    await database.open()
+    stack.push_async_callback(database.close)
+    log_store = LogStore(data_dir / "logs", on_fault=logger.error)
+    await log_store.open()
+    stack.push_async_callback(log_store.close)
+    images = ImageStore(data_dir / "images")
+    await images.open()
+    stack.push_async_callback(images.close)
+    if not images.list_images():
+        await import_starter(images)
+    consoles = ConsoleArchive(data_dir / "consoles")
+    await consoles.open()
+    return _Stores(database, log_store, images, ScratchDisks(data_dir / "scratch"), consoles)
+
+
+async def _clean_up(stores: _Stores, registry: ContainerRegistry) -> None:
+    known_ids = {container.id for container in await registry.list()}
+    for orphan in await stores.scratch.remove_orphans(known_ids):
+        logger.warning("Scratch disk %s belonged to no container: removed", orphan)
+
+
+@asynccontextmanager
+async def _background(
+    supervisor: Supervisor,
+    stats: StatsService,
+    services: Services,
+    stores: _Stores,
+    settings: Settings,
+) -> AsyncIterator[None]:
+    """Run the engine's own tasks; entered once the supervisor has found what runs."""
+    ready = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(supervisor.run(ready)),
+            group.create_task(stats.run()),
+            group.create_task(_upkeep(services, stores, settings)),
+        ]
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                await ready.wait()
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+async def _upkeep(services: Services, stores: _Stores, settings: Settings) -> None:
+    """Once an hour: retention of logs and of the journal."""
+    while True:
+        try:
+            containers = await services.containers.list()
+            await stores.log_store.prune(
+                settings.log_retention_days, containers={each.id for each in containers}
+            )
+            await services.events.prune()
+        except SlipwayError as error:
+            logger.warning("Upkeep: %s", error.message)
+        await asyncio.sleep(UPKEEP_INTERVAL_S)

@@ -1,0 +1,28 @@
+"""Everything the faces may call, in one value; built in `app.main`, carried by the lifespan."""
+
+from dataclasses import dataclass
+
+from app.services.accounts import AccountService
+from app.services.containers import ContainerService
+from app.services.events import EventService
+from app.services.exec import ExecService
+from app.services.feed import ChangeFeed
+from app.services.hosts import HostService
+from app.services.images import ImageService
+from app.services.logs import LogService
+from app.services.stats import StatsService
+
+
+@dataclass(frozen=True)
+class Services:
+    """The use cases."""
+
+    containers: ContainerService
+    exec: ExecService
+    images: ImageService
+    logs: LogService
+    events: EventService
+    hosts: HostService
+    stats: StatsService
+    accounts: AccountService
+    feed: ChangeFeed
