@@ -177,4 +177,5 @@ class FakeLab(AbstractAsyncContextManager["FakeLab"]):
                 with disks[serial].path.open("r+b") as file:
                     file.write(text.encode())
                 return "block written"
-        return f"unknown {command}"
+            case _:
+                return f"unknown {command}"

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from app.core.errors import (
 from app.domain.vm import VmEndReason
 from app.hypervisor.port import CONSOLE_LIMIT_BYTES, DiskSpec, Hypervisor, Vm, VmExit
 from tests.contract.hypervisor_lab import FakeLab, Lab, Talk, make_image
+from tests.contract.qemu_lab import QemuLab
 
 END_DEADLINE_S = 20.0
 
@@ -25,10 +27,15 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture(params=["fake", pytest.param("qemu", marks=pytest.mark.qemu)])
 async def lab(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Lab]:
-    kind = FakeLab
-    async with kind(tmp_path) as made:
-        yield made
-    assert not [name for name in await made.leftovers() if name.startswith(("vm ", "process "))]
+    async with AsyncExitStack() as stack:
+        made: FakeLab | QemuLab
+        if request.param == "fake":
+            made = FakeLab(tmp_path)
+        else:
+            made = QemuLab(tmp_path, request.getfixturevalue("guest_files"))
+        yield await stack.enter_async_context(made)
+    left = await made.leftovers()
+    assert not [name for name in left if name.startswith("vm ")]
 
 
 @pytest.fixture

@@ -1,0 +1,141 @@
+"""QEMU's command line: a pure function of the spec and of descriptor numbers.
+
+No file of the host is named in it: everything reaches QEMU as a descriptor, so that its
+unprivileged user needs no right in the data directory. Words: QEMU 7.2, qemu-system-x86_64(1).
+"""
+
+import json
+from dataclasses import dataclass
+
+from app.core.units import MIB
+from app.hypervisor.port import DiskSpec, VmSpec
+
+CHANNEL_PORT = "slipway.0"
+SCSI_BUS = "scsi.0"
+FIRST_DISK_FDSET = 10  # lower ones are ours
+CONSOLE_FDSET = 1
+
+# x86-64-v2: translates to faster code than "max" under emulation and is what distributions ask for.
+TCG_CPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16"
+KVM_CPU = "host"
+TCG_CACHE_MIB = 64
+
+# pvpanic reports a panic at once, panic=-1 turns one it missed into a reset, which -action turns
+# into an end.
+DEVICE_CMDLINE = "console=ttyS0 panic=-1"
+
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+@dataclass(frozen=True)
+class Descriptors:
+    """Descriptor numbers that QEMU inherits.
+
+    Attributes:
+        monitor: Listening unix socket for QMP.
+        channel: Listening unix socket for the agent's channel.
+        console: Write end of the console's pipe.
+        kernel: Readable again through /proc/self/fd by QEMU's user.
+        initrd: Likewise.
+        disks: In the order of the spec's disks; read-write or read-only as they say.
+    """
+
+    monitor: int
+    channel: int
+    console: int
+    kernel: int
+    initrd: int
+    disks: tuple[int, ...]
+
+
+def qemu_arguments(
+    binary: str, spec: VmSpec, *, accelerator: str, descriptors: Descriptors
+) -> list[str]:
+    """The whole command line; `accelerator` is "kvm" or "tcg"."""
+    arguments = [
+        binary,
+        *("-name", f"slipway-{spec.id}"),
+        *("-nodefaults", "-no-user-config", "-display", "none"),
+        *("-sandbox", SANDBOX),
+        *("-M", "pc,hpet=off,vmport=off,dump-guest-core=off"),
+        *_accelerator_arguments(accelerator),
+        *("-smp", str(spec.vcpus)),
+        *("-m", f"{-(-spec.memory_bytes // MIB)}M"),
+        # The process stays, paused, after the guest's end until an engine has asked why.
+        *("-action", "reboot=shutdown,shutdown=pause,panic=pause"),
+        *("-kernel", f"/proc/self/fd/{descriptors.kernel}"),
+        *("-initrd", f"/proc/self/fd/{descriptors.initrd}"),
+        *("-append", f"{spec.cmdline} {DEVICE_CMDLINE}".strip()),
+        *_character_arguments(descriptors),
+        *("-device", "pvpanic"),
+        *("-object", "rng-builtin,id=rng"),
+        *("-device", "virtio-rng-pci,rng=rng"),
+        *("-device", "virtio-scsi-pci,id=scsi,num_queues=1"),
+    ]
+    for number, (disk, fd) in enumerate(zip(spec.disks, descriptors.disks, strict=True)):
+        fdset = FIRST_DISK_FDSET + number
+        arguments += ["-add-fd", f"fd={fd},set={fdset},opaque={disk.serial}"]
+        arguments += ["-blockdev", json.dumps(blockdev(disk, fdset))]
+        arguments += ["-device", json.dumps(disk_device(disk))]
+    return arguments
+
+
+def _accelerator_arguments(accelerator: str) -> list[str]:
+    if accelerator == "kvm":
+        return ["-accel", "kvm", "-cpu", KVM_CPU]
+    return ["-accel", f"tcg,tb-size={TCG_CACHE_MIB}", "-cpu", TCG_CPU]
+
+
+def _character_arguments(descriptors: Descriptors) -> list[str]:
+    return [
+        *("-chardev", f"socket,id=monitor,fd={descriptors.monitor},server=on,wait=off"),
+        *("-mon", "chardev=monitor,mode=control"),
+        *("-add-fd", f"fd={descriptors.console},set={CONSOLE_FDSET}"),
+        *("-chardev", f"file,id=console,path=/dev/fdset/{CONSOLE_FDSET},append=on"),
+        *("-serial", "chardev:console"),
+        *("-device", "virtio-serial-pci,id=serial,max_ports=2"),
+        *("-chardev", f"socket,id=channel,fd={descriptors.channel},server=on,wait=off"),
+        *("-device", f"virtserialport,bus=serial.0,chardev=channel,name={CHANNEL_PORT}"),
+    ]
+
+
+def disk_node(serial: str) -> str:
+    """Name of the block node of a disk (at most 31 characters)."""
+    return f"node-{serial}"
+
+
+def disk_device_id(serial: str) -> str:
+    """Id of the SCSI device of a disk."""
+    return f"disk-{serial}"
+
+
+def disk_serial(device_id: str) -> str | None:
+    """The serial in a device id, or None if it is no disk of ours."""
+    return device_id.removeprefix("disk-") if device_id.startswith("disk-") else None
+
+
+def blockdev(disk: DiskSpec, fdset: int) -> dict[str, object]:
+    """Argument of `blockdev-add`: raw over the descriptor in the set."""
+    return {
+        "driver": "raw",
+        "node-name": disk_node(disk.serial),
+        "read-only": disk.read_only,
+        "discard": "unmap",
+        "file": {
+            "driver": "file",
+            "filename": f"/dev/fdset/{fdset}",
+            "read-only": disk.read_only,
+            "discard": "unmap",
+        },
+    }
+
+
+def disk_device(disk: DiskSpec) -> dict[str, object]:
+    """Argument of `device_add`; QEMU's default policy pauses the VM when the host disk is full."""
+    return {
+        "driver": "scsi-hd",
+        "id": disk_device_id(disk.serial),
+        "bus": SCSI_BUS,
+        "drive": disk_node(disk.serial),
+        "serial": disk.serial,
+    }
