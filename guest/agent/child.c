@@ -49,7 +49,7 @@ void child_fail(const struct launch *l, int error, const char *format, ...)
 static void keep_descriptors(struct launch *l)
 {
 	int *kept[] = { &l->control, &l->stdio[0], &l->stdio[1], &l->stdio[2], NULL };
-	int agent = platform_agent_fd(), high;
+	int agent = l->use_init ? platform_agent_fd() : -1, high;
 
 	for (int i = 0; kept[i]; i++) {
 		if (*kept[i] < 0)

@@ -71,8 +71,10 @@ static int need_process(struct call *call)
 
 	if (error)
 		return error;
-	if (!id_parse(call->fields, TAG_PROCESS_ID, id))
-		return fail(call, EINVAL, "PROCESS_ID is missing or malformed");
+	strcpy(id, "init");
+	if (fields_count(call->fields, TAG_PROCESS_ID) &&
+	    !id_parse(call->fields, TAG_PROCESS_ID, id))
+		return fail(call, EINVAL, "PROCESS_ID is malformed");
 	call->process = process_find(call->container, id);
 	return call->process ? 0 : fail(call, ESRCH, "no such process: %s", id);
 }

@@ -1,0 +1,223 @@
+#include "boot.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "cgroup.h"
+#include "console.h"
+#include "hello.h"
+
+#define MODULE_LIST "/etc/modules.load"
+/* With it and what stands before it in the list the channel can come up. */
+#define PORT_MODULE "virtio_console.ko"
+#define PORT_NAME "slipway.0"
+#define PORT_TIMEOUT_NS 10000000000ull
+#define MODULES_DONE "/run/modules.loaded"
+#define MODULES_FAILED "/run/modules.failed"
+#define MODULES_TIMEOUT_NS 30000000000ull
+#define POLL_US 1000
+
+__attribute__((format(printf, 1, 2)))
+_Noreturn static void die(const char *format, ...)
+{
+	char text[256];
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(text, sizeof(text), format, arguments);
+	va_end(arguments);
+	say("%s", text);
+	_exit(1); /* process 1: the kernel panics, and the host reads the console */
+}
+
+static void mount_or_die(const char *type, const char *at, unsigned long flags, const char *options)
+{
+	mkdir(at, 0755);
+	if (mount(type, at, type, flags, options))
+		die("can't mount %s on %s: %m", type, at);
+}
+
+/* The initramfs is the root of the mount tree and has no parent, so nothing can pivot away from it.
+ * Bound over itself it has one, without a copy. */
+static void make_root_movable(void)
+{
+	mkdir("/b", 0755);
+	if (mount("/", "/b", NULL, MS_BIND | MS_REC, NULL) || chdir("/b") ||
+	    mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") || chdir("/"))
+		die("can't put the root over itself: %m");
+}
+
+static void open_console(void)
+{
+	int fd;
+
+	mknod("/dev/console", S_IFCHR | 0600, makedev(5, 1));
+	mknod("/dev/null", S_IFCHR | 0666, makedev(1, 3));
+	mknod("/dev/urandom", S_IFCHR | 0666, makedev(1, 9));
+	fd = open("/dev/console", O_RDWR | O_NOCTTY);
+	if (fd < 0)
+		fd = open("/dev/null", O_RDWR);
+	for (int i = 0; i < 3; i++)
+		dup2(fd, i);
+	if (fd > 2)
+		close(fd);
+}
+
+/* ENODEV: the module is for hardware, a CPU feature perhaps, that isn't there. */
+static bool load_module(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	bool done = fd >= 0 && (!syscall(SYS_finit_module, fd, "", 0) || errno == EEXIST ||
+				errno == ENODEV);
+
+	if (!done)
+		say("can't load %s: %m", path);
+	if (fd >= 0)
+		close(fd);
+	return done;
+}
+
+static bool next_module(FILE *list, char line[512])
+{
+	while (fgets(line, 512, list)) {
+		line[strcspn(line, "\n")] = 0;
+		if (*line && *line != '#')
+			return true;
+	}
+	return false;
+}
+
+/* The rest, while the host is thinking about what to run. */
+static void load_in_background(FILE *list)
+{
+	char line[512];
+	bool good = true;
+	int fd;
+
+	switch (fork()) {
+	case -1:
+		die("fork: %m");
+	case 0:
+		setpriority(PRIO_PROCESS, 0, 10);
+		while (next_module(list, line))
+			good = load_module(line) && good;
+		fd = open(good ? MODULES_DONE : MODULES_FAILED, O_CREAT | O_WRONLY, 0600);
+		_exit(fd < 0);
+	}
+}
+
+static void load_modules(void)
+{
+	FILE *list = fopen(MODULE_LIST, "re");
+	char line[512];
+	const char *name;
+
+	if (!list)
+		die("can't open " MODULE_LIST ": %m");
+	while (next_module(list, line)) {
+		if (!load_module(line))
+			die("the channel's modules are not complete");
+		name = strrchr(line, '/');
+		if (!strcmp(name ? name + 1 : line, PORT_MODULE))
+			break;
+	}
+	hello_stage("modules");
+	load_in_background(list);
+	fclose(list);
+}
+
+/* Called in a process that has no other tie to the loader than the file system. */
+bool boot_await_modules(void)
+{
+	uint64_t deadline_ns = clock_ns(CLOCK_MONOTONIC) + MODULES_TIMEOUT_NS;
+
+	while (access(MODULES_DONE, F_OK)) {
+		if (!access(MODULES_FAILED, F_OK) || clock_ns(CLOCK_MONOTONIC) > deadline_ns)
+			return false;
+		usleep(POLL_US);
+	}
+	return true;
+}
+
+void boot_system(void)
+{
+	static const unsigned long closed = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+
+	hello_stage("kernel");
+	make_root_movable();
+	mount_or_die("tmpfs", "/dev", MS_NOSUID | MS_NOEXEC, "mode=755,size=64k");
+	open_console();
+	mount_or_die("proc", "/proc", closed, NULL);
+	mount_or_die("sysfs", "/sys", closed, NULL);
+	mount_or_die("cgroup2", CGROUP_ROOT, closed, NULL);
+	mkdir("/m", 0755);
+	mkdir("/run", 0755);
+	if (!cgroup_enable())
+		die("can't enable the cgroup controllers: %m");
+	hello_stage("mounts");
+	load_modules();
+}
+
+/* /sys/class/virtio-ports/vportNpM/name -> device number. */
+static dev_t find_port(void)
+{
+	DIR *directory = opendir("/sys/class/virtio-ports");
+	struct dirent *entry;
+	char path[300], text[64];
+	unsigned major, minor;
+	dev_t device = 0;
+	FILE *file;
+
+	while (directory && !device && (entry = readdir(directory))) {
+		if (entry->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "/sys/class/virtio-ports/%s/name", entry->d_name);
+		file = fopen(path, "re");
+		if (!file)
+			continue;
+		if (fscanf(file, "%63s", text) == 1 && !strcmp(text, PORT_NAME)) {
+			fclose(file);
+			snprintf(path, sizeof(path), "/sys/class/virtio-ports/%s/dev",
+				 entry->d_name);
+			file = fopen(path, "re");
+			if (file && fscanf(file, "%u:%u", &major, &minor) == 2)
+				device = makedev(major, minor);
+		}
+		if (file)
+			fclose(file);
+	}
+	if (directory)
+		closedir(directory);
+	return device;
+}
+
+int boot_open_port(void)
+{
+	uint64_t deadline_ns = clock_ns(CLOCK_MONOTONIC) + PORT_TIMEOUT_NS;
+	dev_t device;
+	int fd;
+
+	while (!(device = find_port())) {
+		if (clock_ns(CLOCK_MONOTONIC) > deadline_ns)
+			die("no virtio port called " PORT_NAME " appeared");
+		usleep(POLL_US);
+	}
+	if (mknod("/dev/channel", S_IFCHR | 0600, device))
+		die("mknod for the channel: %m");
+	fd = open("/dev/channel", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		die("can't open the channel: %m");
+	hello_stage("port");
+	return fd;
+}
