@@ -19,6 +19,8 @@ from app.oci.streams import CHUNK_BYTES, CancelToken, FileRange, HashingSource, 
 from app.oci.tar_reader import TarReader
 
 DISK_SECTOR_BYTES = 4096
+_UNHASHED = Digest("0" * 64)  # stands in where the digest is known or not asked for
+PIPE_BYTES = 512 * 1024
 REAP_TIMEOUT_S = 10.0
 _MESSAGE_MAX_BYTES = 2000
 _DISK_FULL_WORDS = ("No space left on device", "Disk quota exceeded")
@@ -49,20 +51,27 @@ def scan_layer(
     limits: ImportLimits,
     token: CancelToken,
     tee: Sink | None = None,
+    blob_digest: Digest | None = None,
+    on_bytes: Callable[[int], None] | None = None,
     needs_end_mark: bool = False,
 ) -> ScannedLayer:
     """Read a layer once: judge its entries and compute its digests.
 
-    `tee` receives the blob's bytes as they come; for `needs_end_mark` see TarReader.
+    `tee` receives the blob's bytes as they come, `on_bytes` their count; `blob_digest` saves
+    hashing a blob that has been hashed before; for `needs_end_mark` see TarReader.
 
     Raises:
         CorruptData, InvalidArgument: The layer is refused.
     """
-    blob = HashingSource(source, token=token, what=what, tee=tee)
+    blob = HashingSource(
+        source, token=token, what=what, tee=tee, digest=blob_digest, on_bytes=on_bytes
+    )
+    is_plain = compression is Compression.NONE
     plain = HashingSource(
         open_decompressed(blob, compression, what=what),
         token=token,
         what=what,
+        digest=_UNHASHED if is_plain else None,
         limit_bytes=limits.layer_bytes,
     )
     index = LayerIndex(what=what, limits=limits)
@@ -70,7 +79,10 @@ def scan_layer(
         token.check()
         index.add(entry)
     diff_id = plain.drain()
-    return ScannedLayer(index, diff_id, blob.drain(), blob.count_bytes, plain.count_bytes)
+    found = blob.drain()
+    return ScannedLayer(
+        index, found if is_plain else diff_id, found, blob.count_bytes, plain.count_bytes
+    )
 
 
 def convert_layer(
@@ -89,7 +101,7 @@ def convert_layer(
     failure `target` may hold rubbish: it belongs in a directory that is thrown away.
 
     Raises:
-        CorruptData: The blob changed since the first pass, or sqfstar refused it.
+        CorruptData: The blob is no longer readable as in the first pass, or sqfstar refused it.
         ResourceExhausted: The disk is full.
         PrerequisiteMissing: No sqfstar.
     """
@@ -98,15 +110,11 @@ def convert_layer(
         open_decompressed(blob, compression, what=what),
         token=token,
         what=what,
+        digest=_UNHASHED,  # the first pass has verified it
         on_bytes=on_bytes,
     )
     reader = TarReader(plain, what=what)
     _run_sqfstar(filter_layer(reader, scanned.index), scanned.index, target, what, token)
-    if plain.drain() != scanned.diff_id:
-        raise CorruptData(
-            f"{what} changed on disk while it was converted",
-            advice="Check the disk; import the image again.",
-        )
     with target.open("r+b") as disk:
         size = disk.seek(0, os.SEEK_END)
         disk.truncate(-(-size // DISK_SECTOR_BYTES) * DISK_SECTOR_BYTES)
@@ -145,6 +153,7 @@ def _start_sqfstar(command: list[str], messages: IO[bytes]) -> "subprocess.Popen
     try:
         return subprocess.Popen(
             command,
+            pipesize=PIPE_BYTES,
             stdin=subprocess.PIPE,
             stdout=messages,
             stderr=subprocess.STDOUT,

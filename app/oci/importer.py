@@ -241,12 +241,15 @@ class Importer:
         with blob.open("wb") as raw:
             copy = GuardedFile(raw, self._staging, self._limits.reserve_bytes, f"storing {what}")
             scanned = scan_layer(
-                self._watched(index, layer, token),
+                FileRange(index.file, member.offset, member.size_bytes),
                 compression,
                 what=what,
                 limits=self._limits,
                 token=token,
                 tee=copy,
+                on_bytes=self._reporter(
+                    ImportStage.VERIFYING, layer.diff_id.short, member.size_bytes
+                ),
             )
             copy.sync()
         if scanned.blob_bytes != member.size_bytes:
@@ -256,15 +259,6 @@ class Importer:
         if scanned.diff_id != layer.diff_id:
             raise _lying(what, "diff_id", layer.diff_id, scanned.diff_id)
         return compression, scanned
-
-    def _watched(self, index: ArchiveIndex, layer: ArchiveLayer, token: CancelToken) -> Source:
-        member = layer.member
-        return HashingSource(
-            FileRange(index.file, member.offset, member.size_bytes),
-            token=token,
-            what="the archive",
-            on_bytes=self._reporter(ImportStage.VERIFYING, layer.diff_id.short, member.size_bytes),
-        )
 
     async def _prepare_rootfs(self, upload: ReceivedFile, options: RootfsOptions) -> PreparedImage:
         """Make an image of one layer, as `docker import` does."""
@@ -287,18 +281,15 @@ class Importer:
 
     def _scan_rootfs(self, upload: ReceivedFile, what: str, token: CancelToken) -> ScannedLayer:
         with upload.path.open("rb") as file:
-            source = HashingSource(
-                FileRange(file, 0, upload.size_bytes),
-                token=token,
-                what=what,
-                on_bytes=self._reporter(ImportStage.VERIFYING, "", upload.size_bytes),
-            )
+            source = FileRange(file, 0, upload.size_bytes)
             scanned = scan_layer(
                 source,
                 upload.compression,
                 what=what,
                 limits=self._limits,
                 token=token,
+                on_bytes=self._reporter(ImportStage.VERIFYING, "", upload.size_bytes),
+                blob_digest=upload.digest,
                 needs_end_mark=True,
             )
         if scanned.index.is_empty:

@@ -98,6 +98,8 @@ class HashingSource:
 
     Args:
         source: Where bytes come from.
+        digest: What all bytes are known to hash to; then they aren't hashed (hashing is most of
+            an import's work).
         limit_bytes: More than that raises InvalidArgument naming `what` (None: no limit).
         on_bytes: Called with the running count after each read.
     """
@@ -108,6 +110,7 @@ class HashingSource:
         *,
         token: CancelToken,
         what: str,
+        digest: Digest | None = None,
         tee: Sink | None = None,
         limit_bytes: int | None = None,
         on_bytes: Callable[[int], None] | None = None,
@@ -118,6 +121,7 @@ class HashingSource:
         self._tee = tee
         self._limit_bytes = limit_bytes
         self._on_bytes = on_bytes
+        self._known = digest
         self._hash = hashlib.sha256()
         self.count_bytes = 0
 
@@ -130,7 +134,8 @@ class HashingSource:
         """
         self._token.check()
         data = self._source.read(size)
-        self._hash.update(data)
+        if self._known is None:
+            self._hash.update(data)
         self.count_bytes += len(data)
         if self._limit_bytes is not None and self.count_bytes > self._limit_bytes:
             raise InvalidArgument(
@@ -151,5 +156,7 @@ class HashingSource:
 
     @property
     def digest(self) -> Digest:
-        """Digest of the bytes so far."""
+        """Digest of the bytes so far, or the one known for all of them."""
+        if self._known is not None:
+            return self._known
         return Digest(self._hash.hexdigest())
