@@ -246,6 +246,7 @@ class GuestChannel:
                     end = fault
                     return
                 self._note_fault(fault)
+                _raise_if_cancelled()
                 if self._clock() - began_s >= _SETTLED_AFTER_S:
                     retry_s = self._timeouts.first_retry_s
                 await asyncio.sleep(retry_s)
@@ -368,6 +369,13 @@ class GuestChannel:
             if is_quiet and self._ping_token - self._pong_token < _MAX_PINGS_OUT:
                 self._ping_due = True
                 self._wake.set()
+
+
+def _raise_if_cancelled() -> None:
+    """Go on with a cancellation that met a fault: TaskGroup of Python 3.11 reports the fault only."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
