@@ -81,17 +81,18 @@ def create_app(
     return app
 
 
-def build_hypervisor(settings: Settings, guest: GuestImage) -> QemuHypervisor:
-    """QEMU, with the shipped guest as the proof of what boots."""
+def build_hypervisor(settings: Settings, guest: GuestImage | None) -> QemuHypervisor:
+    """QEMU, with the shipped guest as the proof of what boots; without one, to find and end VMs."""
+    probe_guest = guest and ProbeGuest(
+        kernel=guest.kernel,
+        initrd=guest.initrd,
+        cmdline=guest.cmdline,
+        key=guest.key,
+        is_alive=_agent_answers,
+    )
     return QemuHypervisor(
         run_root=settings.data_dir / "v",
-        probe_guest=ProbeGuest(
-            kernel=guest.kernel,
-            initrd=guest.initrd,
-            cmdline=guest.cmdline,
-            key=guest.key,
-            is_alive=_agent_answers,
-        ),
+        probe_guest=probe_guest,
         accelerator=cast(Literal["auto", "kvm", "tcg"], settings.accelerator),
         user=settings.qemu_user,
     )
@@ -100,6 +101,22 @@ def build_hypervisor(settings: Settings, guest: GuestImage) -> QemuHypervisor:
 async def _agent_answers(reader: StreamReader, writer: StreamWriter) -> bool:
     await resync(reader, writer, FrameParser(), timeout_s=PROBE_HELLO_TIMEOUT_S)
     return True
+
+
+async def prepare_machine(settings: Settings, *, say: Say) -> Machine:
+    """What runs VMs here; builds the guest first if its inputs have changed.
+
+    Raises:
+        SlipwayError: A prerequisite is missing; the advice is the cure.
+    """
+    guest = await build_guest(
+        guest_dir() / "slipway.yml",
+        cache_dir=settings.data_dir / "guest",
+        agent_source_dir=guest_dir() / "agent",
+        progress=say,
+    )
+    hypervisor = build_hypervisor(settings, guest)
+    return Machine(hypervisor, await hypervisor.version(), guest)
 
 
 async def serve(settings: Settings, *, say: Say) -> int:
@@ -116,7 +133,7 @@ async def serve(settings: Settings, *, say: Say) -> int:
     url = _url(settings)
 
     async def greet(services: Services) -> None:
-        lock.publish(url)
+        lock.publish(_local_url(settings))
         for line in await greeting(services, url):
             say(line)
 
@@ -126,14 +143,7 @@ async def serve(settings: Settings, *, say: Say) -> int:
 
     lock = await asyncio.to_thread(DataDirectoryLock.take, settings.data_dir)
     with lock, _bind(settings) as listener:
-        guest = await build_guest(
-            guest_dir() / "slipway.yml",
-            cache_dir=settings.data_dir / "guest",
-            agent_source_dir=guest_dir() / "agent",
-            progress=say,
-        )
-        hypervisor = build_hypervisor(settings, guest)
-        machine = Machine(hypervisor, await hypervisor.version(), guest)
+        machine = await prepare_machine(settings, say=say)
         server = uvicorn.Server(
             uvicorn.Config(
                 create_app(settings, machine, on_ready=greet, on_stop=part),
@@ -176,8 +186,11 @@ async def farewell(services: Services) -> list[str]:
 
 
 def _url(settings: Settings) -> str:
-    if settings.public_url:
-        return settings.public_url.rstrip("/")
+    return settings.public_url.rstrip("/") or _local_url(settings)
+
+
+def _local_url(settings: Settings) -> str:
+    """For programs on this machine, which a proxy's address may not lead here."""
     name = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"http://{name}:{settings.port}"
 
