@@ -190,7 +190,7 @@ def _url(settings: Settings) -> str:
 
 
 def _local_url(settings: Settings) -> str:
-    """For programs on this machine, which a proxy's address may not lead here."""
+    """For programs on this machine, from which a proxy may not be reachable."""
     name = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"http://{name}:{settings.port}"
 
