@@ -107,6 +107,7 @@ class Life:
         except SlipwayError as error:
             return await self._start_failed(error)
         run = Run(container.id, vm, self._recorder.observer(), booting=adopted is None)
+        run.is_started = adopted is not None and container.state is not ContainerState.STARTING
         self.run = run
         try:
             await self._recorder.vm_known(run)
@@ -139,7 +140,7 @@ class Life:
             script = group.create_task(self._script(run, container, blueprint, pump, group))
             vm_end = group.create_task(run.vm.wait())
             background = [
-                group.create_task(work)
+                group.create_task(run.end_if_corrupt(work))
                 for work in (
                     run.channel.run(),
                     run.dispatch_events(),
@@ -158,16 +159,17 @@ class Life:
         return self._vm_vanished(run, await run.vm.wait())
 
     def _vm_vanished(self, run: Run, vm_exit: VmExit) -> Ending | SlipwayError:
+        detail = run.fault.message if run.fault is not None else vm_exit.detail
         if run.init_exit.done():
             seen = run.init_exit.result()
-            return Ending(seen.exit_code, seen.oom_killed, vm_exit.detail)
+            return Ending(seen.exit_code, seen.oom_killed, detail)
         if not run.is_started:
             return SlipwayError(
-                f"The VM ended before the container ran: {vm_exit.detail}",
+                f"The VM ended before the container ran: {detail}",
                 advice="See the boot console.",
             )
         out_of_memory = vm_exit.reason is VmEndReason.OUT_OF_HOST_MEMORY
-        return Ending(EXIT_CODE_KILLED, out_of_memory, vm_exit.detail)
+        return Ending(EXIT_CODE_KILLED, out_of_memory, detail)
 
     async def _script(
         self,
@@ -218,7 +220,6 @@ class Life:
             None,
         )
         if container.state is ContainerState.STOPPING and container.finished_at_ns is not None:
-            run.is_started = True
             await run.power_off()
             return Ending(container.exit_code, container.oom_killed, container.error)
         if process is None or process.state is ProcessState.CREATED:
@@ -247,14 +248,15 @@ class Life:
             stream = run.channel.open_output(
                 OUTPUT_STREAM_ID, offset=offset, window_bytes=LOG_WINDOW_BYTES
             )
-            run.adopt_helper(group.create_task(pump.run(stream)))
+            run.adopt_helper(group.create_task(run.end_if_corrupt(pump.run(stream))))
         else:
             pump.drained.set()  # its end was committed and acknowledged by an earlier engine
         if container.config.stdin_open:
             run.stdin = run.channel.open_input(STDIN_STREAM_ID)
         for info in hello.streams if hello else ():
             if info.stream_id not in {OUTPUT_STREAM_ID, STDIN_STREAM_ID}:
-                run.adopt_helper(group.create_task(run.discard_output(info)))
+                work = run.discard_output(info)
+                run.adopt_helper(group.create_task(run.end_if_corrupt(work)))
 
     async def _until_exit(self, run: Run, pump: LogPump) -> Ending:
         seen = await asyncio.shield(run.init_exit)

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 
-from app.core.errors import SlipwayError
+from app.core.errors import CorruptData, SlipwayError
 from app.domain.vm import (
     SILENT_KILL_AFTER_S,
     UNRESPONSIVE_AFTER_S,
@@ -31,6 +32,8 @@ CLOCK_INTERVAL_S = 60.0
 DELETE_TIMEOUT_S = 20.0
 POWER_OFF_TIMEOUT_S = 5.0
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class RunObserver:
@@ -47,6 +50,7 @@ class Run:
     Attributes:
         is_started: The container's first process runs, or ran.
         init_exit: How it ended, once it has.
+        fault: What the guest did against the contract, for which it was ended.
         stdin: Its input, if it has one.
     """
 
@@ -58,6 +62,7 @@ class Run:
         self.boot_stages: tuple[BootStage, ...] = ()
         self.init_exit: asyncio.Future[ProcessExited] = asyncio.get_running_loop().create_future()
         self.is_started = False
+        self.fault: SlipwayError | None = None
         self.stdin: InputStream | None = None
         self._booting = booting
         self._powering_off = False
@@ -143,6 +148,20 @@ class Run:
         """Cancel what `adopt_helper` was given."""
         for task in self._helpers:
             task.cancel()
+
+    async def end_if_corrupt(self, work: Coroutine[None, None, None]) -> None:
+        """Do background work; a guest that breaks the contract is ended, other faults wait.
+
+        Faults of the connection heal by themselves, and a channel that is closed for good has told
+        whoever waits for `connected`.
+        """
+        try:
+            await work
+        except CorruptData as error:
+            self.fault = error
+            await self.vm.stop(VmEndReason.FAILED, grace_s=0)
+        except SlipwayError as error:
+            logger.warning("VM %s: %s", self.vm.spec.id, error.message)
 
     async def dispatch_events(self) -> None:
         """Take the agent's events.

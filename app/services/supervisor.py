@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
 
-from app.core.errors import SlipwayError, Unavailable
+from app.core.errors import GuestFailed, SlipwayError, Unavailable
 from app.domain import container as rules
 from app.domain.container import Container, ContainerState
 from app.domain.restart import should_restart, should_start_with_engine
@@ -18,7 +18,7 @@ from app.services.registry import Happening
 from app.services.run import Run
 from app.services.stats import Reading
 
-STOP_SIGNAL_TIMEOUT_S = 5.0
+SIGNAL_TIMEOUT_S = 3.0
 KILL_TIMEOUT_S = 10.0
 VM_STOP_GRACE_S = 2.0
 SIGKILL = 9
@@ -121,21 +121,28 @@ class Supervisor:
             return
         life.interrupt()
         await life.settled.wait()
-        for number, wait_s in ((signal_number, grace_s), (SIGKILL, KILL_TIMEOUT_S)):
-            if life.run is not None:
-                await self._signal_and_thaw(life.run, number)
-            if await _finished_within(life, wait_s):
+        steps = [(SIGKILL, KILL_TIMEOUT_S)]
+        if signal_number != SIGKILL:
+            steps.insert(0, (signal_number, grace_s))
+        for number, wait_s in steps:
+            obeys = life.run is not None and await self._signal_and_thaw(life.run, number)
+            if await _finished_within(life, wait_s if obeys else 0):
                 return
         if life.run is not None:
             await life.run.vm.stop(VmEndReason.STOPPED, grace_s=VM_STOP_GRACE_S)
         await life.finished.wait()
 
-    async def _signal_and_thaw(self, run: Run, number: int) -> None:
+    async def _signal_and_thaw(self, run: Run, number: int) -> bool:
+        """Signal the first process, also a frozen one; False if the guest does not obey."""
         try:
-            await run.agent.signal(run.container_id, number, timeout_s=STOP_SIGNAL_TIMEOUT_S)
-            await run.agent.thaw(run.container_id, timeout_s=STOP_SIGNAL_TIMEOUT_S)
-        except SlipwayError as error:  # the ladder's next step does without the guest
+            await run.agent.signal(run.container_id, number, timeout_s=SIGNAL_TIMEOUT_S)
+            await run.agent.thaw(run.container_id, timeout_s=SIGNAL_TIMEOUT_S)
+        except GuestFailed:
+            return True  # it has just ended by itself
+        except SlipwayError as error:
             logger.warning("Signal %d to %s: %s", number, run.container_id[:12], error.message)
+            return False
+        return True
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Future[None]:
         """Run a command in the supervisor's group; its error goes to whoever awaits the future."""

@@ -1,0 +1,103 @@
+"""A whole engine over the fake machine: real stores, database and image, scripted guests."""
+
+import asyncio
+import shutil
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Self
+
+from app.guest.image import GuestImage
+
+from app.domain.container import Container, ContainerState
+from app.domain.container_config import ContainerConfig
+from app.engine import Machine, run_engine
+from app.guest.fake import FakeGuest
+from app.hypervisor.fake import FakeHypervisor
+from app.hypervisor.fake_machine import FakeMachine
+from app.hypervisor.port import VmSpec
+from app.services.bundle import Services
+from app.settings import Settings
+
+DEADLINE_S = 15.0
+WHO = "tester"
+
+
+class EngineLab:
+    """One data directory and one fake machine; engines come and go over them."""
+
+    def __init__(self, root: Path, prepared: Path) -> None:
+        self.settings = Settings(data_dir=root / "data", memory_reserve_bytes=0)
+        self.guests: dict[str, FakeGuest] = {}
+        self.machine = FakeMachine(root / "vms", self._play)
+        self._kernel = root / "vmlinux"
+        self._kernel.write_bytes(b"kernel")
+        shutil.copytree(prepared, self.settings.data_dir)
+
+    async def _play(self, spec: VmSpec, reader: StreamReader, writer: StreamWriter) -> None:
+        guest = self.guests.setdefault(spec.id, FakeGuest())
+        await guest.serve(reader, writer)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.machine.__aexit__()
+        for guest in self.guests.values():
+            await guest.close()
+
+    @asynccontextmanager
+    async def engine(self) -> AsyncIterator[Services]:
+        """Run an engine; leaving it is the engine's SIGTERM."""
+        guest = GuestImage(
+            kernel=self._kernel,
+            initrd=self._kernel,
+            cmdline="quiet",
+            kernel_version="6.1.0-fake",
+            key="fake",
+        )
+        machine = Machine(FakeHypervisor(self.machine), "1.0", guest)
+        async with run_engine(self.settings, machine) as services:
+            yield services
+
+    def guest_of(self, container: Container) -> FakeGuest:
+        """The guest that plays the container's VM."""
+        assert container.vm_id is not None
+        return self.guests[container.vm_id]
+
+
+def shell(script: str, **more: object) -> ContainerConfig:
+    """A container of the starter image that runs a script."""
+    return ContainerConfig(image="busybox", command=("sh", "-c", script), **more)  # type: ignore[arg-type]
+
+
+async def launch(services: Services, config: ContainerConfig, name: str | None = None) -> Container:
+    """Create and start."""
+    container = await services.containers.create(config, name=name, initiator=WHO)
+    await services.containers.start(container.id, initiator=WHO)
+    return await services.containers.get(container.id)
+
+
+async def until(
+    services: Services, container_id: str, condition: Callable[[Container], bool]
+) -> Container:
+    """Wait for a state of the record, by the feed, with a deadline."""
+    async with services.feed.subscribe() as changes, asyncio.timeout(DEADLINE_S):
+        while True:
+            container = await services.containers.get(container_id)
+            if condition(container):
+                return container
+            await changes.next()
+
+
+async def until_state(services: Services, container_id: str, state: ContainerState) -> Container:
+    """Wait until the container is in `state`."""
+    return await until(services, container_id, lambda container: container.state is state)
+
+
+async def log_text(services: Services, container_id: str) -> list[str]:
+    """All lines so far."""
+    lines = await services.logs.read(container_id, from_seq=1, limit=1_000_000)
+    assert [line.seq for line in lines] == list(range(1, len(lines) + 1))
+    return [line.text for line in lines]
