@@ -134,14 +134,16 @@ class SessionRow(Base):
 
 
 class ApiTokenRow(Base):
-    """A token for scripts; `token_sha256` is lower-case hex."""
+    """A token for scripts, of a user or of nobody; `token_sha256` is lower-case hex."""
 
     __tablename__ = "api_tokens"
 
     id: Mapped[int] = mapped_column(BigKey, primary_key=True, autoincrement=True)
-    name: Mapped[str] = mapped_column(String(64), unique=True)
+    name: Mapped[str] = mapped_column(String(64), index=True)
     token_sha256: Mapped[str] = mapped_column(String(64), unique=True)
-    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    user_id: Mapped[int | None] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), index=True
+    )
     created_at_ns: Mapped[int] = mapped_column(BigInteger)
     last_used_at_ns: Mapped[int | None] = mapped_column(BigInteger)
 

@@ -106,7 +106,7 @@ def _create_accounts() -> None:
         sa.Column("id", BIG_KEY, autoincrement=True, nullable=False),
         sa.Column("name", sa.String(64), nullable=False),
         sa.Column("token_sha256", sa.String(64), nullable=False),
-        sa.Column("user_id", BIG_KEY, nullable=False),
+        sa.Column("user_id", BIG_KEY, nullable=True),
         sa.Column("created_at_ns", sa.BigInteger(), nullable=False),
         sa.Column("last_used_at_ns", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(
@@ -116,9 +116,9 @@ def _create_accounts() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_api_tokens")),
-        sa.UniqueConstraint("name", name=op.f("uq_api_tokens_name")),
         sa.UniqueConstraint("token_sha256", name=op.f("uq_api_tokens_token_sha256")),
     )
+    op.create_index(op.f("ix_api_tokens_name"), "api_tokens", ["name"])
     op.create_index(op.f("ix_api_tokens_user_id"), "api_tokens", ["user_id"])
     op.create_table(
         "setup_links",
