@@ -372,7 +372,7 @@ class GuestChannel:
 
 
 def _raise_if_cancelled() -> None:
-    """Go on with a cancellation that met a fault: TaskGroup of Python 3.11 reports the fault only."""
+    """Go on when a cancellation met a fault: TaskGroup of Python 3.11 reports only that."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
