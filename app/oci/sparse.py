@@ -134,7 +134,8 @@ def _read_map_blocks(
             wanted = 1 + 2 * numbers[0]
             if len(numbers) == wanted:
                 break
-        if len(text) > 19 or (numbers and numbers[0] > SEGMENTS_MAX):
+        is_unfinished = len(numbers) < wanted and len(text) > 19
+        if is_unfinished or (numbers and numbers[0] > SEGMENTS_MAX):
             raise CorruptData(f"{what} has a sparse map that is malformed or too long")
     for index in range(1, wanted, 2):
         sparse.add(numbers[index], numbers[index + 1], what=what)

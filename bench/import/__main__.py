@@ -1,6 +1,6 @@
 """Import speed and memory: a root filesystem of 2 GB, by Slipway and by umoci in the same run.
 
-Prints one JSON line per result. Usage: python bench/import [size in MiB]
+Prints one JSON line per result. Usage: PYTHONPATH=. python bench/import [size in MiB]
 """
 
 import asyncio
