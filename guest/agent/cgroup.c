@@ -37,7 +37,8 @@ int cgroup_make(const char *container)
 	char path[CGROUP_PATH_SIZE];
 
 	cgroup_path(container, path);
-	if (mkdir(path, 0755))
+	/* A start that failed may have left it behind, while its process was still dying. */
+	if (mkdir(path, 0755) && (errno != EEXIST || rmdir(path) || mkdir(path, 0755)))
 		return -1;
 	return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }

@@ -57,6 +57,13 @@ static bool make_pipes(struct pipes *p, const struct process_spec *s)
 	return false;
 }
 
+static bool streams_are_free(const struct process_spec *s)
+{
+	return !output_exists(s->output_stream) && !input_exists(s->output_stream) &&
+	       !output_exists(s->stdin_stream) && !input_exists(s->stdin_stream) &&
+	       s->stdin_stream != s->output_stream;
+}
+
 static bool make_streams(struct process *p, const struct process_spec *s, bool is_first)
 {
 	p->output = output_make(s->output_stream, p->container,
@@ -125,6 +132,10 @@ static int begin(struct process *p, struct launch *l, uint64_t request)
 	struct pipes pipes;
 	int error;
 
+	if (!streams_are_free(l->process))
+		return EEXIST;
+	if (!make_streams(p, l->process, l->create != NULL))
+		return ENOMEM;
 	if (!make_pipes(&pipes, l->process))
 		return errno;
 	memcpy(l->stdio, pipes.theirs, sizeof(l->stdio));
@@ -164,18 +175,6 @@ static void refuse(uint64_t request, int error, const char *text)
 	request_answer(request, error, text && *text ? text : strerror(error), NULL);
 }
 
-static bool keep_seccomp(struct container *c, const struct create_spec *s)
-{
-	if (!s->seccomp_count)
-		return true;
-	c->seccomp = malloc(s->seccomp_count * sizeof(*s->seccomp));
-	if (!c->seccomp)
-		return false;
-	memcpy(c->seccomp, s->seccomp, s->seccomp_count * sizeof(*s->seccomp));
-	c->seccomp_count = s->seccomp_count;
-	return true;
-}
-
 void launch_create(uint64_t request, const char *id, const struct create_spec *s)
 {
 	struct launch l = { .create = s, .process = &s->process, .use_init = s->init,
@@ -189,7 +188,7 @@ void launch_create(uint64_t request, const char *id, const struct create_spec *s
 		return;
 	}
 	c->spill_bytes = s->spill_bytes;
-	error = keep_seccomp(c, s) ? platform_container_open(c, s, text) : ENOMEM;
+	error = container_keep_seccomp(c, s->seccomp, s->seccomp_count) ? platform_container_open(c, s, text) : ENOMEM;
 	if (!error)
 		c->init = process_make(c, "init");
 	if (error || !c->init) {
@@ -199,7 +198,7 @@ void launch_create(uint64_t request, const char *id, const struct create_spec *s
 		return;
 	}
 	l.container = c;
-	error = make_streams(c->init, &s->process, true) ? begin(c->init, &l, request) : EEXIST;
+	error = begin(c->init, &l, request);
 	if (error) {
 		undo(c->init);
 		refuse(request, error, error == EEXIST ? "a stream id is in use" : NULL);
@@ -218,7 +217,7 @@ void launch_exec(uint64_t request, struct container *c, const char *id,
 		refuse(request, EAGAIN, "too many processes");
 		return;
 	}
-	error = make_streams(p, s, false) ? begin(p, &l, request) : EEXIST;
+	error = begin(p, &l, request);
 	if (error) {
 		undo(p);
 		refuse(request, error, error == EEXIST ? "a stream id is in use" : NULL);

@@ -1,39 +1,25 @@
-/* The agent in its guest: namespaces, cgroups, disks. */
+/* The agent in its guest: what it does to containers from outside. */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/random.h>
 #include <linux/sched.h>
-#include <net/if.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mount.h>
-#include <sys/pidfd.h>
 #include <sys/reboot.h>
-#include <sys/socket.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 #include "cgroup.h"
-#include "console.h"
 #include "device_rules.h"
 #include "events.h"
 #include "fields.h"
+#include "namespaces.h"
 #include "platform.h"
 #include "protocol.h"
 #include "requests.h"
-#include "rootfs.h"
-#include "security.h"
-
-#define CONTAINER_NAMESPACES \
-	(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET)
-#define STEP_FROM_NS 500000000ll
 
 struct platform {
 	struct container *container;
@@ -88,6 +74,14 @@ static void freezer_event(struct watch *w, uint32_t events)
 		return;
 	p->is_freezing = false;
 	request_answer(p->freeze_request, 0, NULL, NULL);
+}
+
+static void give_up_freezing(struct platform *p, const char *why)
+{
+	if (!p->is_freezing)
+		return;
+	p->is_freezing = false;
+	request_answer(p->freeze_request, EINTR, why, NULL);
 }
 
 static bool watch_file(struct platform *p, struct watch *w, const char *name,
@@ -180,8 +174,12 @@ void platform_scratch(struct container *c, int directory)
 
 void platform_kill(struct container *c)
 {
-	if (c->platform && c->platform->cgroup >= 0)
-		cgroup_write(c->platform->cgroup, "cgroup.kill", "1");
+	struct platform *p = c->platform;
+
+	if (!p || p->cgroup < 0)
+		return;
+	cgroup_write(p->cgroup, "cgroup.kill", "1");
+	give_up_freezing(p, "the container ended meanwhile");
 }
 
 static void sync_ended(struct watch *w, uint32_t events)
@@ -239,10 +237,7 @@ int platform_thaw(struct container *c, char *error)
 	if (number)
 		return failed(error, number, "can't thaw the container");
 	c->is_frozen = false;
-	if (p->is_freezing) {
-		p->is_freezing = false;
-		request_answer(p->freeze_request, EINTR, "the container was thawed meanwhile", NULL);
-	}
+	give_up_freezing(p, "the container was thawed meanwhile");
 	return 0;
 }
 
@@ -269,154 +264,8 @@ int platform_stats(struct container *c, struct buffer *result, char *error)
 	return 0;
 }
 
-int platform_set_clock(uint64_t time_ns, char *error)
-{
-	int64_t off_ns = (int64_t)(time_ns - clock_ns(CLOCK_REALTIME));
-	struct timespec to = { (time_t)(time_ns / 1000000000), (long)(time_ns % 1000000000) };
-	struct timeval by = { (time_t)(off_ns / 1000000000), (suseconds_t)(off_ns % 1000000000 / 1000) };
-
-	if (off_ns >= STEP_FROM_NS || off_ns <= -STEP_FROM_NS) {
-		if (clock_settime(CLOCK_REALTIME, &to))
-			return failed(error, errno, "can't set the clock");
-		say("clock stepped by %lld ms", (long long)(off_ns / 1000000));
-	} else if (adjtime(&by, NULL)) {
-		return failed(error, errno, "can't slew the clock");
-	}
-	return 0;
-}
-
-int platform_seed(const uint8_t *bytes, size_t count, char *error)
-{
-	struct rand_pool_info *pool = calloc(1, sizeof(*pool) + count);
-	int fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC), number = 0;
-
-	if (!pool || fd < 0) {
-		number = pool ? errno : ENOMEM;
-	} else {
-		pool->entropy_count = (int)(count * 8);
-		pool->buf_size = (int)count;
-		memcpy(pool->buf, bytes, count);
-		if (ioctl(fd, RNDADDENTROPY, pool) || ioctl(fd, RNDRESEEDCRNG))
-			number = errno;
-	}
-	if (fd >= 0)
-		close(fd);
-	free(pool);
-	return number ? failed(error, number, "can't seed the random number generator") : 0;
-}
-
 void platform_power_off(void)
 {
 	sync();
 	reboot(RB_POWER_OFF);
-}
-
-static void stage(const struct launch *l, const char *name)
-{
-	child_report(l, CONTROL_STAGE, clock_ns(CLOCK_BOOTTIME), name, NULL, 0);
-}
-
-static void loopback_up(const struct launch *l)
-{
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
-
-	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request))
-		child_fail(l, errno, "can't bring up the loopback interface: %m");
-	close(fd);
-}
-
-static void join_cgroup(const struct launch *l)
-{
-	char path[CGROUP_PATH_SIZE + 16];
-	int fd;
-
-	cgroup_path(l->container->id, path);
-	strcat(path, "/cgroup.procs");
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0 || write(fd, "0", 1) != 1)
-		child_fail(l, errno, "can't join the container's cgroup: %m");
-	close(fd);
-	/* Only now: a cgroup namespace's root is where its maker stands. */
-	if (unshare(CLONE_NEWCGROUP))
-		child_fail(l, errno, "can't make a cgroup namespace: %m");
-}
-
-static void create(struct launch *l)
-{
-	const struct create_spec *s = l->create;
-	int *files;
-
-	rootfs_mount(l, &files);
-	stage(l, "mount");
-	join_cgroup(l);
-	if (sethostname(s->hostname, strlen(s->hostname)) ||
-	    setdomainname(s->domainname, strlen(s->domainname)))
-		child_fail(l, errno, "can't set the host name to %s: %m", s->hostname);
-	loopback_up(l);
-	rootfs_enter(l, files);
-	stage(l, "namespaces");
-}
-
-/* The pid namespace holds for children only, hence a second fork; CLONE_PARENT makes the process the
- * agent's child, like all others. */
-static void join(struct launch *l)
-{
-	int pidfd = pidfd_open(l->init_pid, 0);
-	pid_t pid;
-
-	if (pidfd < 0 || setns(pidfd, CONTAINER_NAMESPACES | CLONE_NEWCGROUP))
-		child_fail(l, errno, "can't join the container: %m");
-	close(pidfd);
-	pid = (pid_t)syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);
-	if (pid < 0)
-		child_fail(l, errno, "can't fork in the container: %m");
-	if (pid)
-		_exit(0);
-}
-
-void platform_enter(struct launch *l)
-{
-	if (l->create)
-		create(l);
-	else
-		join(l);
-}
-
-void platform_terminal(struct launch *l, int *master, int *slave)
-{
-	int unlock = 0;
-	unsigned number;
-	char path[32];
-
-	*master = open("/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
-	if (*master < 0 || ioctl(*master, TIOCSPTLCK, &unlock) || ioctl(*master, TIOCGPTN, &number))
-		child_fail(l, errno, "can't open a terminal in the container: %m");
-	*slave = ioctl(*master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
-	if (*slave < 0)
-		child_fail(l, errno, "can't open the terminal's other side: %m");
-	if (!l->create)
-		return;
-	snprintf(path, sizeof(path), "/dev/pts/%u", number);
-	close(open("/dev/console", O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600));
-	if (mount(path, "/dev/console", NULL, MS_BIND, NULL))
-		child_fail(l, errno, "can't make /dev/console: %m");
-}
-
-void platform_secure(struct launch *l)
-{
-	security_apply(l);
-}
-
-int platform_agent_fd(void)
-{
-	struct mount_attr read_only = { .attr_set = MOUNT_ATTR_RDONLY };
-	int fd = open_tree(AT_FDCWD, "/init", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-
-	/* A mount of its own, read-only: /proc/1/exe in the container is no way to write to it. */
-	if (fd >= 0 && mount_setattr(fd, "", AT_EMPTY_PATH, &read_only, sizeof(read_only))) {
-		close(fd);
-		return -1;
-	}
-	return fd;
 }

@@ -43,6 +43,18 @@ struct container *container_make(const char *id)
 	return c;
 }
 
+bool container_keep_seccomp(struct container *c, const struct sock_filter *code, size_t count)
+{
+	if (!count)
+		return true;
+	c->seccomp = malloc(count * sizeof(*code));
+	if (!c->seccomp)
+		return false;
+	memcpy(c->seccomp, code, count * sizeof(*code));
+	c->seccomp_count = count;
+	return true;
+}
+
 void container_free(struct container *c)
 {
 	struct container **at = &containers;

@@ -26,7 +26,6 @@ struct container {
 	struct sock_filter *seccomp; /* EXEC gets the same */
 	size_t seccomp_count;
 	uint64_t spill_bytes;
-	bool has_init;
 	unsigned blocked_outputs;
 	bool is_frozen;
 	bool is_deleting;
@@ -60,6 +59,7 @@ struct process {
 
 struct container *container_find(const char *id);
 struct container *container_make(const char *id);
+bool container_keep_seccomp(struct container *c, const struct sock_filter *code, size_t count);
 /* Processes, too; streams that aren't delivered stay. */
 void container_free(struct container *c);
 /* True if no process of it is alive. */
