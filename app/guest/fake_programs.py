@@ -62,7 +62,7 @@ async def _loop(process: FakeProcess) -> int:
 
 
 async def _flood(process: FakeProcess) -> int:
-    """`flood COUNT`: numbered lines from 1 as fast as they are taken."""
+    """`flood COUNT`, `seq COUNT`: numbered lines from 1 as fast as they are taken."""
     count = int(process.args[1])
     for first in range(1, count + 1, _LINES_PER_WRITE):
         last = min(first + _LINES_PER_WRITE, count + 1)
@@ -190,6 +190,7 @@ PROGRAMS: Mapping[str, Program] = MappingProxyType(
         "flood": _flood,
         "loop": _loop,
         "oom": _oom,
+        "seq": _flood,
         "sh": _sh,
         "sleep": _sleep,
         "trap": _trap,
