@@ -18,7 +18,9 @@ DATABASE_NAME = "slipway.db"
 
 def render_type(kind: str, item: object, _context: object) -> str | Literal[False]:
     """Write our own types as what they are in the database: revisions import nothing of `app`."""
-    return "sa.Text()" if kind == "type" and isinstance(item, PlainText) else False
+    if kind == "type" and isinstance(item, PlainText):
+        return f"sa.{item.impl!r}"
+    return False
 
 
 def run_migrations(connection: Connection) -> None:

@@ -28,7 +28,7 @@ BigKey = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER counts by 
 class PlainText(TypeDecorator[str]):
     """Text from anywhere: what a database can't hold (NUL, lone surrogates) becomes U+FFFD."""
 
-    impl = Text
+    impl: type[String] = Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, _dialect: Dialect) -> str | None:
@@ -40,6 +40,13 @@ class PlainText(TypeDecorator[str]):
             .encode("utf-16", "surrogatepass")
             .decode("utf-16", "replace")
         )
+
+
+class PlainString(PlainText):
+    """The same for text of limited length."""
+
+    impl = String
+    cache_ok = True
 
 
 def _one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
@@ -103,8 +110,8 @@ class EventRow(Base):
 
     id: Mapped[int] = mapped_column(BigKey, primary_key=True, autoincrement=True)
     type: Mapped[str] = mapped_column(String(16))
-    action: Mapped[str] = mapped_column(String(64))
-    actor_id: Mapped[str] = mapped_column(String(255))
+    action: Mapped[str] = mapped_column(PlainString(64))
+    actor_id: Mapped[str] = mapped_column(PlainString(255))
     actor_name: Mapped[str] = mapped_column(PlainText)
     time_ns: Mapped[int] = mapped_column(BigInteger)
     initiator: Mapped[str] = mapped_column(PlainText)

@@ -69,6 +69,8 @@ class AccountRepository:
 
     async def find_user(self, name: str) -> StoredUser | None:
         """The user with this name, None if there is none."""
+        if not name.isascii():  # no user's name is, and not every text can be asked for
+            return None
         row = await self._session.scalar(select(UserRow).where(UserRow.name == name))
         return None if row is None else StoredUser(row.id, row.name, row.password_hash)
 
@@ -194,6 +196,8 @@ class AccountRepository:
 
     async def remove_token(self, ref: int | str) -> int:
         """Forget the token with this id, or all with this name; returns how many."""
+        if isinstance(ref, str) and not ref.isascii():
+            return 0
         is_meant = ApiTokenRow.id == ref if isinstance(ref, int) else ApiTokenRow.name == ref
         return affected_rows(await self._session.execute(delete(ApiTokenRow).where(is_meant)))
 

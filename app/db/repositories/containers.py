@@ -58,6 +58,8 @@ class ContainerRepository:
             NotFound: There is none.
             InvalidArgument: Several ids begin with it.
         """
+        if not ref.isascii():  # no name or id is, and not every text can be asked for
+            raise NotFound(f"No such container: {ref}")
         name = ref.removeprefix("/")
         by_key = select(ContainerRow).where((ContainerRow.id == ref) | (ContainerRow.name == name))
         rows = list(await self._session.scalars(by_key))

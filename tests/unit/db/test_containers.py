@@ -219,7 +219,9 @@ async def test_find_refuses_an_ambiguous_prefix(stored: Database) -> None:
             await ContainerRepository(session).find("00")
 
 
-@pytest.mark.parametrize("ref", ["", "%", "_ox-1", "box", "BOX-1", "f", "' OR 1=1", "é"])
+@pytest.mark.parametrize(
+    "ref", ["", "%", "_ox-1", "box", "BOX-1", "f", "' OR 1=1", "é", "\ud800", "\0"]
+)
 async def test_find_of_nothing(stored: Database, ref: str) -> None:
     async with stored.read() as session:
         with pytest.raises(NotFound) as caught:

@@ -84,6 +84,15 @@ async def test_ids_are_never_used_again(database: Database) -> None:
     assert (await append(database, event(3)))[0] > ids[-1]
 
 
+async def test_text_that_no_database_holds_is_cleaned(database: Database) -> None:
+    odd = Event(EventType.IMAGE, "ta\0g", "\ud800", "\udcff", time_ns=1, initiator="\0")
+    async with database.write() as session:
+        await EventRepository(session).append(odd)
+        (stored,) = await EventRepository(session).list(actor_id="\ud800")
+    assert stored.action == "ta\ufffdg"
+    assert (stored.actor_id, stored.actor_name, stored.initiator) == ("\ufffd",) * 3
+
+
 @pytest.mark.parametrize("encoded", ["", "3", "[]", "{"])
 def test_attributes_of_another_shape_are_corrupt(encoded: str) -> None:
     with pytest.raises(CorruptData, match="attributes"):
