@@ -83,13 +83,15 @@ def create_app(
 
 def build_hypervisor(settings: Settings, guest: GuestImage | None) -> QemuHypervisor:
     """QEMU, with the shipped guest as the proof of what boots; without one, to find and end VMs."""
-    probe_guest = guest and ProbeGuest(
-        kernel=guest.kernel,
-        initrd=guest.initrd,
-        cmdline=guest.cmdline,
-        key=guest.key,
-        is_alive=_agent_answers,
-    )
+    probe_guest = None
+    if guest is not None:
+        probe_guest = ProbeGuest(
+            kernel=guest.kernel,
+            initrd=guest.initrd,
+            cmdline=guest.cmdline,
+            key=guest.key,
+            is_alive=_agent_answers,
+        )
     return QemuHypervisor(
         run_root=settings.data_dir / "v",
         probe_guest=probe_guest,

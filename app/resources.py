@@ -21,6 +21,11 @@ def static_dir() -> Path:
     return _ROOT / "static"
 
 
+def needed_assets() -> tuple[str, ...]:
+    """Names under static/vendor/ that the dashboard can't do without."""
+    return ("htmx.min.js",)
+
+
 def migrations_dir() -> Path:
     """Alembic's script directory."""
     return _ROOT / "migrations"
@@ -29,6 +34,11 @@ def migrations_dir() -> Path:
 def guest_dir() -> Path:
     """The LinuxKit file of the guest and the agent's C sources."""
     return _ROOT / "guest"
+
+
+def unit_file() -> Path:
+    """The systemd unit, with the path of an installation in /opt."""
+    return _ROOT / "packaging/slipway.service"
 
 
 def is_checkout() -> bool:

@@ -1,9 +1,9 @@
 """Builds the guest: a LinuxKit file becomes a kernel and an initrd.
 
 The initrd holds the agent as /init, the files of the LinuxKit file, and kernel modules. Which
-modules is told by two files of the LinuxKit file, in the form of modules-load.d(5): `EARLY_MODULES`,
-what the channel to the host needs, and `LATE_MODULES`, loaded once the agent answers. The paths to
-load, in order, are in /etc/modules.load; a line beginning with `#` separates the two parts.
+modules is told by two of those files, in the form of modules-load.d(5): `EARLY_MODULES`, what the
+channel to the host needs, and `LATE_MODULES`, loaded once the agent answers. The paths to load, in
+order, are in /etc/modules.load; a line beginning with `#` separates the two parts.
 
 Equal inputs give equal bytes, and are built once: by key (LinuxKit file, agent sources, kernel
 package versions, this builder) in a cache that any number of processes may use.
@@ -31,7 +31,13 @@ from app.guest.cpio import (
     file_entry,
     write_newc,
 )
-from app.guest.kernel import Kernel, Progress, fetch_kernel, generic_kernel_package
+from app.guest.kernel import (
+    Kernel,
+    Progress,
+    cached_kernel,
+    fetch_kernel,
+    generic_kernel_package,
+)
 from app.guest.linuxkit import LinuxKitFile, load_linuxkit, module_list
 from app.guest.publishing import publish_directory, write_durably
 
@@ -132,6 +138,28 @@ async def build_guest(
             f"the guest cannot be written to {cache_dir}: {exc.strerror}",
             advice="Free disk space there, or make the directory writable, then try again.",
         ) from exc
+
+
+def find_guest(yaml_path: Path, *, cache_dir: Path, agent_source_dir: Path) -> GuestImage | None:
+    """The guest that `build_guest` would take from the cache; None if it would build one.
+
+    Blocks for milliseconds and changes nothing.
+
+    Raises:
+        InvalidArgument: The LinuxKit file is wrong.
+        PrerequisiteMissing: The agent's sources are not there, or the system is unknown.
+        CorruptData: The cached kernel is damaged.
+    """
+    file = load_linuxkit(yaml_path)
+    kernel = cached_kernel(
+        file.kernel_package or generic_kernel_package(),
+        module_list(file.files, EARLY_MODULES),
+        module_list(file.files, LATE_MODULES),
+        cache_dir=cache_dir / "kernels",
+    )
+    if kernel is None:
+        return None
+    return _load(cache_dir / "images" / _image_key(file, kernel, agent_source_dir, 0))
 
 
 def export_guest(image: GuestImage, name: str, directory: Path) -> tuple[Path, Path, Path]:

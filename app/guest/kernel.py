@@ -128,19 +128,30 @@ async def fetch_kernel(
         ResourceExhausted: The disk is full.
         DeadlineExceeded: apt or dpkg took too long.
     """
-    record = cache_dir / f"{package}.resolved.json"
     if not refresh:
-        known = await asyncio.to_thread(_read_record, record)
-        directory = cache_dir / _key(known, early, late) if known else None
-        if directory is not None and (directory / _MANIFEST).is_file():
-            return await asyncio.to_thread(_load, directory)
+        cached = await asyncio.to_thread(cached_kernel, package, early, late, cache_dir=cache_dir)
+        if cached is not None:
+            return cached
     packages = await resolve_packages(package)
     key = _key(packages, early, late)
     directory = cache_dir / key
     if not (directory / _MANIFEST).is_file():
         await _build(packages, early, late, directory, progress)
-    await asyncio.to_thread(_write_record, record, packages)
+    await asyncio.to_thread(_write_record, _record(cache_dir, package), packages)
     return await asyncio.to_thread(_load, directory)
+
+
+def cached_kernel(
+    package: str, early: Sequence[str], late: Sequence[str], *, cache_dir: Path
+) -> Kernel | None:
+    """What `fetch_kernel` would give without looking anything up; None if it would have to.
+
+    Raises:
+        CorruptData: The cached kernel is damaged.
+    """
+    known = _read_record(_record(cache_dir, package))
+    directory = cache_dir / _key(known, early, late)
+    return _load(directory) if known and (directory / _MANIFEST).is_file() else None
 
 
 async def resolve_packages(package: str) -> tuple[Package, ...]:
@@ -298,6 +309,10 @@ def _key(packages: tuple[Package, ...], early: Sequence[str], late: Sequence[str
         list(late),
     ]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:32]
+
+
+def _record(cache_dir: Path, package: str) -> Path:
+    return cache_dir / f"{package}.resolved.json"
 
 
 def _read_record(record: Path) -> tuple[Package, ...]:

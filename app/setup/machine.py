@@ -13,6 +13,7 @@ from app.setup.packages import DISTRIBUTIONS, SUPPORTED, Distribution
 from app.setup.steps import SetupFailed, announce, run_command, step
 
 OS_RELEASE = Path("/etc/os-release")
+APT_LISTS = Path("/var/lib/apt/lists")
 APT_LOCK_TIMEOUT_S = 120
 APT_TIMEOUT_S = 900
 FREE_DISK_NEEDED_BYTES = 2 * 1024**3  # packages 600 MB, environment 250 MB, guest 150 MB, room
@@ -112,29 +113,35 @@ def install_packages(names: list[str]) -> str:
     """
     missing = missing_packages(names)
     if not missing:
+        if not has_package_lists():  # the guest's kernel is found by them
+            _apt(["update"], what="Reading the package lists", repair="apt-get update")
         return f"all {len(names)} present"
     announce("Debian packages", f"installing {', '.join(missing)}")
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
     install = ["install", "--no-install-recommends", *missing]
-    advice = APT_ADVICE.format(command=" ".join(["apt-get", *install]))
-    run_command(
-        _apt_command(["update"]),
-        what="Reading the package lists (apt-get update)",
-        advice=advice,
-        timeout_s=APT_TIMEOUT_S,
-        env=env,
-    )
-    run_command(
-        _apt_command(install),
-        what="Installing Debian packages",
-        advice=advice,
-        timeout_s=APT_TIMEOUT_S,
-        env=env,
-    )
+    command = " ".join(["apt-get", *install])
+    _apt(["update"], what="Reading the package lists", repair=command)
+    _apt(install, what="Installing Debian packages", repair=command)
     still_missing = missing_packages(names)
     if still_missing:
-        raise SetupFailed(f"Still not installed: {', '.join(still_missing)}", advice)
+        raise SetupFailed(
+            f"Still not installed: {', '.join(still_missing)}", APT_ADVICE.format(command=command)
+        )
     return f"installed {len(missing)}"
+
+
+def has_package_lists() -> bool:
+    """Whether apt knows any package; images of containers come without lists."""
+    return any(APT_LISTS.glob("*_Packages*"))
+
+
+def _apt(arguments: list[str], *, what: str, repair: str) -> None:
+    run_command(
+        _apt_command(arguments),
+        what=what,
+        advice=APT_ADVICE.format(command=repair),
+        timeout_s=APT_TIMEOUT_S,
+        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"},
+    )
 
 
 def set_up_machine(root: Path, *, for_tests: bool) -> None:

@@ -32,7 +32,6 @@ _RUN = (
     "make",
     "qemu-system-x86",
     "squashfs-tools",  # sqfstar for layers
-    "xz-utils",
 )
 _TEST = ("git",)
 

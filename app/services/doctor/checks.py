@@ -98,8 +98,8 @@ def check_qemu(facts: Facts) -> Finding:
 
 def check_guest(facts: Facts) -> Finding:
     """Kernel and initrd are built."""
-    if facts.guest is None:
-        return Finding("guest", Verdict.FAULT, "not built", "slipway guest build")
+    if facts.guest.fault:
+        return Finding("guest", Verdict.FAULT, facts.guest.fault, "slipway guest build")
     size_mib = facts.guest.size_bytes / MIB
     return _ok("guest", f"kernel {facts.guest.kernel_version}, {size_mib:.1f} MiB")
 

@@ -25,7 +25,9 @@ PROGRAMS = {
     "mkfs.ext4": (("-V",), "e2fsprogs"),
     "gcc": (("--version",), "gcc"),
     "make": (("--version",), "make"),
-    "xz": (("--version",), "xz-utils"),
+    "apt-get": (("--version",), "apt"),
+    "dpkg-deb": (("--version",), "dpkg"),
+    "tar": (("--version",), "tar"),
     "busybox": ((), "busybox-static"),
 }
 VERSION_TIMEOUT_S = 10.0
@@ -52,10 +54,11 @@ class DirectoryFacts:
 
 @dataclass(frozen=True)
 class GuestFacts:
-    """The guest's kernel and initrd; `kernel_version` is empty while it is not built."""
+    """The guest's kernel and initrd; `fault` says why there is none, and is empty if there is."""
 
     kernel_version: str
     size_bytes: int
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Facts:
     kvm_is_accessible: bool
     accelerator: Accelerator | None
     accelerator_error: str
-    guest: GuestFacts | None
+    guest: GuestFacts
     memory_total_bytes: int
     memory_available_bytes: int
     memory_reserve_bytes: int
@@ -185,20 +188,20 @@ def has_fts5() -> bool:
     return ("ENABLE_FTS5",) in rows
 
 
-async def gather(subject: Subject, hypervisor: Hypervisor, guest: GuestFacts | None) -> Facts:
+async def gather(subject: Subject, hypervisor: Hypervisor, guest: GuestFacts) -> Facts:
     """Read the machine; the accelerator's probe may take as long as a boot of the guest.
 
     Args:
         subject: What the settings say.
         hypervisor: Asked for the accelerator; not asked while the guest is not built.
-        guest: The built guest, or None.
+        guest: The guest as it was found.
     """
     versions = await asyncio.gather(
         *(_version_of(name, arguments) for name, (arguments, _) in PROGRAMS.items())
     )
     programs = dict(zip(PROGRAMS, versions, strict=True))
     accelerator, error = None, ""
-    if guest is not None and programs["qemu-system-x86_64"] is not None:
+    if not guest.fault and programs["qemu-system-x86_64"] is not None:
         try:
             accelerator = await hypervisor.accelerator()
         except SlipwayError as exc:
@@ -211,7 +214,7 @@ def _read_machine(
     programs: dict[str, str | None],
     accelerator: Accelerator | None,
     accelerator_error: str,
-    guest: GuestFacts | None,
+    guest: GuestFacts,
 ) -> Facts:
     kvm = Path("/dev/kvm")
     total, available = read_meminfo(Path("/proc/meminfo").read_text(encoding="ascii"))

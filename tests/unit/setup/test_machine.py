@@ -72,9 +72,24 @@ def add_program(programs: Path, name: str, script: str) -> None:
     path.chmod(0o755)
 
 
-def test_packages_that_are_present_start_no_apt(programs: Path) -> None:
+def test_packages_that_are_present_start_no_apt(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "APT_LISTS", tmp_path)
+    (tmp_path / "mirror_Packages").write_text("")
     add_program(programs, "dpkg-query", "echo installed gcc; echo installed make")
     assert install_packages(["gcc", "make"]) == "all 2 present"
+
+
+def test_missing_package_lists_are_fetched_for_the_guests_kernel(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "APT_LISTS", tmp_path / "empty")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    add_program(programs, "dpkg-query", "echo installed gcc")
+    add_program(programs, "apt-get", f'echo "$@" >> {tmp_path}/calls')
+    assert install_packages(["gcc"]) == "all 1 present"
+    assert (tmp_path / "calls").read_text().strip().endswith("update")
 
 
 def test_removed_package_with_left_configuration_counts_as_missing(programs: Path) -> None:

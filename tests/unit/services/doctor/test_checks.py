@@ -14,6 +14,7 @@ from app.storage.data_directory import EngineAddress
 DIRECTORY = DirectoryFacts(
     path=Path("/data"), mode=0o700, owner_uid=0, is_writable=True, free_bytes=50 * GIB
 )
+NO_GUEST = GuestFacts("", 0, "not built for this version yet")
 HEALTHY = Facts(
     system="Debian GNU/Linux 12 (bookworm)",
     architecture="x86_64",
@@ -56,7 +57,7 @@ FAULTS = {
     "python": replace(HEALTHY, python_version=(3, 10, 12)),
     "programs": replace(HEALTHY, programs={**HEALTHY.programs, "sqfstar": None}),
     "qemu": replace(HEALTHY, programs={**HEALTHY.programs, "qemu-system-x86_64": "6.2.0"}),
-    "guest": replace(HEALTHY, guest=None),
+    "guest": replace(HEALTHY, guest=NO_GUEST),
     "accelerator": replace(HEALTHY, accelerator=None, accelerator_error="QEMU refused: no"),
     "memory": replace(HEALTHY, memory_available_bytes=100 * MIB),
     "disk": replace(HEALTHY, data_directory=replace(DIRECTORY, free_bytes=MIB)),
@@ -104,7 +105,10 @@ def test_every_check_has_a_fault_here() -> None:
             id="other owner",
         ),
         pytest.param(
-            "accelerator", replace(HEALTHY, guest=None, accelerator=None), "guest", id="no guest"
+            "accelerator",
+            replace(HEALTHY, guest=NO_GUEST, accelerator=None),
+            "guest",
+            id="no guest",
         ),
     ],
 )

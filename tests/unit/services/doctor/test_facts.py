@@ -78,7 +78,7 @@ async def test_gather_keeps_the_words_of_a_failed_probe(subject: Subject) -> Non
 @pytest.mark.usefixtures("qemu")
 async def test_gather_probes_nothing_without_a_guest(subject: Subject) -> None:
     probe = ProbeOnly(Unavailable("not reached"))
-    facts = await gather(subject, probe, None)  # type: ignore[arg-type]
+    facts = await gather(subject, probe, GuestFacts("", 0, "not built"))  # type: ignore[arg-type]
     assert probe.asked == 0
     assert facts.accelerator_error == ""
 
