@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from app import __version__
-from app.cli import accounts, guest, machine, upkeep
+from app.cli import accounts, data, guest, machine, upkeep
 from app.cli import serve as serving
 from app.core.errors import SlipwayError
 
@@ -26,11 +26,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"slipway {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (serving, machine, guest, accounts, upkeep):
+    for module in (serving, machine, guest, accounts, upkeep, data):
         module.add_commands(commands)
     version = commands.add_parser("version", help="print the version")
-    version.set_defaults(run=lambda _: print(f"slipway {__version__}") or 0)
+    version.set_defaults(run=_print_version)
     return parser
+
+
+def _print_version(_: argparse.Namespace) -> int:
+    print(f"slipway {__version__}")
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
