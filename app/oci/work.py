@@ -1,9 +1,9 @@
 """Runs blocking work in threads that stop when their caller does, and converts OS errors."""
 
 import asyncio
+import concurrent.futures
 import errno
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from app.core.errors import DeadlineExceeded, ResourceExhausted, SlipwayError, Unavailable
@@ -32,7 +32,9 @@ class Workers:
     """A few threads for heavy work: hashing, unpacking, converting."""
 
     def __init__(self, threads: int = 2) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="slipway-images")
+        self._pool = concurrent.futures.ThreadPoolExecutor(
+            threads, thread_name_prefix="slipway-images"
+        )
 
     async def run(self, function: Callable[[CancelToken], T], *, what: str, timeout_s: float) -> T:
         """Run `function(token)` in a thread.
@@ -52,10 +54,10 @@ class Workers:
             async with asyncio.timeout(timeout_s):
                 return await asyncio.shield(future)
         except TimeoutError as error:
-            await _abandon(token, future)
+            await _abandon(token, pending, future)
             raise DeadlineExceeded(f"{what} took longer than {timeout_s:.0f} s") from error
         except asyncio.CancelledError:
-            await _abandon(token, future)
+            await _abandon(token, pending, future)
             raise
         except OSError as error:
             raise disk_error(error, what) from error
@@ -76,6 +78,9 @@ async def settle(future: "asyncio.Future[T]") -> None:
         future.exception()  # seen: nobody else will ask
 
 
-async def _abandon(token: CancelToken, future: "asyncio.Future[T]") -> None:
+async def _abandon(
+    token: CancelToken, pending: "concurrent.futures.Future[T]", future: "asyncio.Future[T]"
+) -> None:
     token.cancel()
+    pending.cancel()  # what waits for a thread never starts; what runs sees the token
     await settle(future)

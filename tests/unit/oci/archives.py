@@ -203,13 +203,14 @@ class OciLayout:
             more["annotations"] = {"org.opencontainers.image.ref.name": ref_name}
         self.manifests.append(descriptor(manifest, f"{OCI}manifest.v1+json", **more))
 
-    def archive(self) -> bytes:
+    def archive(self, *more: Item) -> bytes:
         """The whole as a tar."""
         index = json.dumps({"schemaVersion": 2, "manifests": self.manifests}).encode()
         return make_tar(
             *(Item(f"blobs/sha256/{name}", data) for name, data in self.blobs.items()),
             Item("index.json", index),
             Item("oci-layout", b'{"imageLayoutVersion":"1.0.0"}'),
+            *more,
         )
 
 

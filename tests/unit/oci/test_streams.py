@@ -10,7 +10,8 @@ from app.oci.streams import CancelToken, FileRange, HashingSource, ImportCancell
 
 
 def test_hashing_source_hashes_counts_and_copies() -> None:
-    copy, seen = io.BytesIO(), []
+    seen: list[int] = []
+    copy = io.BytesIO()
     source = HashingSource(
         io.BytesIO(b"abc" * 1000), token=CancelToken(), what="x", tee=copy, on_bytes=seen.append
     )
@@ -39,7 +40,8 @@ def test_hashing_source_stops_when_cancelled() -> None:
 
 
 def test_cancel_token_runs_hooks_once_and_late_ones_at_once() -> None:
-    token, calls = CancelToken(), []
+    calls: list[str] = []
+    token = CancelToken()
     token.on_cancel(lambda: calls.append("early"))
     token.cancel()
     token.cancel()
