@@ -1,6 +1,6 @@
 """The log directory: which day files there are, open ones, damaged ones.
 
-Used by the writer's thread only, and before it starts.
+Used by the writer's thread only, whose connections the open files are.
 """
 
 import sqlite3

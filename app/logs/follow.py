@@ -1,8 +1,8 @@
 """Live logs for viewers: history from the store joins what is published, without gap or repeat.
 
 A viewer never holds up a container. While it reads history nothing is queued for it, for all of it
-is in the store; once it has caught up, lines are queued within bounds, and what a slow viewer misses
-then is one gap marker. Everything here runs in the event loop.
+is in the store; once it has caught up, lines are queued within bounds, and what a slow viewer
+misses then is one gap marker. Everything here runs in the event loop.
 """
 
 import asyncio

@@ -72,16 +72,14 @@ class LogStore:
             today=self._today,
             on_fault=lambda text: _call_in_loop(loop, self._on_fault, text),
         )
-        try:
-            damaged = await asyncio.to_thread(files.scan)
-        except BaseException:
-            files.close()
-            raise
         writer.start()
+        try:
+            await asyncio.wrap_future(writer.submit(writer.scan))
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(writer.stop))
+            raise
         self._writer = writer
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="log-reader")
-        for day, reason in damaged:
-            await self._in_writer(partial(writer.set_aside, day, reason))
 
     async def close(self) -> None:
         """Finish what was asked for and close the files; safe in any state."""

@@ -96,6 +96,16 @@ class LogWriter:
 
     # What follows runs in the thread; the public part of it by `submit`.
 
+    def scan(self) -> None:
+        """Read what the files hold; damaged ones are set aside. The first thing to run.
+
+        Raises:
+            Unavailable: The directory or a file can't be used.
+            Unsupported: A newer release wrote a file.
+        """
+        for day, reason in self._files.scan():
+            self.set_aside(day, reason)
+
     def find_cursor(self, container_id: str, source: str) -> LogCursor:
         """The newest cursor of a source; offset 0 for an unknown one."""
         found = self._files.newest_cursor(container_id, source)
