@@ -57,8 +57,11 @@ class FakeOutput:
         self._end_sent = False
 
     def receive_ack(self, frame: Frame) -> None:
-        """Take the host's ACK; what it can't mean is ignored."""
-        offset = min(frame.offset, self.end)
+        """Take the host's ACK; one beyond the end is ignored, nobody can have that."""
+        offset = frame.offset
+        window_bytes = decode_window(frame.payload)
+        if offset > self.end:
+            return
         if frame.flags & FLAG_EOF and self.has_ended and offset == self.end:
             self.is_forgotten = True
         if offset > self._base:
@@ -68,7 +71,7 @@ class FakeOutput:
         if self._limit is None:
             self._sent = self._base
         self._sent = max(self._sent, self._base)
-        self._limit = frame.offset + decode_window(frame.payload)
+        self._limit = offset + window_bytes
 
     def take_frame(self) -> bytes | None:
         """Return the next DATA frame within the window, or None."""
