@@ -83,6 +83,9 @@ class ContainerPage:
     inspect: str
 
 
+_UP_STATES = frozenset(
+    {ContainerState.RUNNING, ContainerState.PAUSED, ContainerState.STOPPING}
+)
 _ACTIONS: dict[ContainerState, frozenset[str]] = {
     ContainerState.CREATED: frozenset({"start"}),
     ContainerState.STARTING: frozenset({"stop", "kill"}),
@@ -110,7 +113,7 @@ def _facts(container: Container, vm: VmRecord | None, guest_kernel: str, now_ns:
         facts.append(Fact("vCPUs", str(vm.vcpus)))
     limit = formats.size(config.memory_bytes) if config.memory_bytes else "VM's size"
     facts.append(Fact("Memory limit", limit))
-    if container.is_live and container.started_at_ns:
+    if container.state in _UP_STATES and container.started_at_ns:
         facts.append(Fact("Up", formats.age(container.started_at_ns, now_ns)))
     elif container.finished_at_ns:
         facts.append(Fact("Ended", f"{formats.age(container.finished_at_ns, now_ns)} ago"))

@@ -75,3 +75,8 @@ def iso_time(time_ns: int) -> str:
 def counted(number: int, noun: str) -> str:
     """"1 container", "3 containers"; English nouns with a regular plural only."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def share(part: float, total: float) -> float:
+    """A length of a bar that is 1000 units wide; SVG loses precision with bytes as units."""
+    return round(1000 * part / total, 2) if total > 0 else 0.0

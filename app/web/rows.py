@@ -79,6 +79,8 @@ def limit_meter(used_bytes: int, limit_bytes: int) -> Meter | None:
 
 def uptime_text(container: Container, now_ns: int) -> str:
     """How long it has run, or since when it has not."""
+    if container.state is ContainerState.STARTING:
+        return NOTHING
     if container.is_live and container.started_at_ns:
         return formats.age(container.started_at_ns, now_ns)
     if container.finished_at_ns:
@@ -120,7 +122,12 @@ def container_row(
         reason=container.error,
         can_start=container.state in {ContainerState.CREATED, ContainerState.EXITED},
         can_stop=container.state
-        in {ContainerState.RUNNING, ContainerState.PAUSED, ContainerState.RESTARTING},
+        in {
+            ContainerState.STARTING,
+            ContainerState.RUNNING,
+            ContainerState.PAUSED,
+            ContainerState.RESTARTING,
+        },
     )
 
 

@@ -128,9 +128,12 @@ def vm_mark(vm: VmRecord | None) -> Mark:
             return ABSENT_VM
 
 
+def hypervisor_name(hypervisor: str) -> str:
+    """As its makers write it."""
+    return {"qemu": "QEMU", "hyperv": "Hyper-V"}.get(hypervisor.lower(), hypervisor)
+
+
 def isolation_text(hypervisor: str, accelerator: str) -> str:
     """The badge: whose kernel, and what runs it."""
-    names = {"qemu": "QEMU", "hyperv": "Hyper-V"}
-    name = names.get(hypervisor.lower(), hypervisor)
     suffix = {"kvm": "/KVM", "tcg": "/TCG, emulated"}.get(accelerator.lower(), "")
-    return f"Own kernel · {name}{suffix}"
+    return f"Own kernel · {hypervisor_name(hypervisor)}{suffix}"

@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse
 from app.resources import templates_dir
 from app.web import formats
 from app.web.assets import Assets
+from app.web.states import hypervisor_name
 
 FLASH_COOKIE = "slipway-note"
 
@@ -48,6 +49,8 @@ class Templates:
             formats.day_and_clock,
             formats.iso_time,
             formats.counted,
+            formats.share,
+            hypervisor_name,
         ):
             self.environment.filters[filter_function.__name__] = filter_function
 

@@ -11,7 +11,7 @@ from app.web import formats
 from app.web.errors import WebRoute
 from app.web.sessions import SignedIn, services_of
 from app.web.shell import Shell, build_shell
-from app.web.states import Mark, vm_mark
+from app.web.states import Mark, hypervisor_name, vm_mark
 from app.web.templating import render
 
 router = APIRouter(route_class=WebRoute)
@@ -58,7 +58,7 @@ def vm_row(vm: VmRecord, container_name: str, now_ns: int) -> VmRow:
         vcpus=vm.vcpus,
         memory=formats.size(vm.memory_bytes),
         resident=resident,
-        hypervisor=f"{vm.hypervisor}/{vm.accelerator}",
+        hypervisor=f"{hypervisor_name(vm.hypervisor)}/{vm.accelerator.upper()}",
         pid="–" if vm.pid is None else str(vm.pid),
         boot=formats.milliseconds(boot_ms) if boot_ms else "–",
         up=formats.age(vm.started_at_ns, now_ns),

@@ -2,6 +2,7 @@
 import { LiveLine } from './live.js';
 import { watchCopy } from './copy.js';
 import { watchDialog } from './dialog.js';
+import { watchFaults } from './faults.js';
 import { watchLook } from './look.js';
 import { watchMenus } from './menus.js';
 import { watchSelection } from './selection.js';
@@ -11,6 +12,7 @@ import { watchToasts } from './toasts.js';
 import { watchUpload } from './upload.js';
 
 watchCopy();
+watchFaults();
 watchDialog();
 watchLook();
 watchMenus();
