@@ -4,6 +4,7 @@ import asyncio
 import errno
 import logging
 import socket
+import time
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -106,19 +107,31 @@ async def _agent_answers(reader: StreamReader, writer: StreamWriter) -> bool:
 
 
 async def prepare_machine(settings: Settings, *, say: Say) -> Machine:
-    """What runs VMs here; builds the guest first if its inputs have changed.
+    """What runs VMs here: builds the guest if its inputs have changed, and finds the accelerator.
+
+    Each step that takes a while is said before and after, with its time.
 
     Raises:
         SlipwayError: A prerequisite is missing; the advice is the cure.
     """
+    started_at = time.monotonic()
     guest = await build_guest(
         guest_dir() / "slipway.yml",
         cache_dir=settings.data_dir / "guest",
         agent_source_dir=guest_dir() / "agent",
-        progress=say,
+        progress=lambda line: say(f"== Guest: {line} ..."),
     )
+    say(f"== Guest: kernel {guest.kernel_version} is ready ({_since(started_at)})")
+    started_at = time.monotonic()
     hypervisor = build_hypervisor(settings, guest)
-    return Machine(hypervisor, await hypervisor.version(), guest)
+    version = await hypervisor.version()
+    accelerator = await hypervisor.accelerator()
+    say(f"== QEMU {version}: {accelerator.name} ({_since(started_at)})")
+    return Machine(hypervisor, version, guest)
+
+
+def _since(started_at: float) -> str:
+    return f"{time.monotonic() - started_at:.1f} s"
 
 
 async def serve(settings: Settings, *, say: Say) -> int:
