@@ -1,6 +1,7 @@
 """QEMU with a real kernel as a lab of the contract suite."""
 
 import asyncio
+import contextlib
 import os
 import select
 import signal
@@ -47,6 +48,8 @@ class QemuLab(AbstractAsyncContextManager["QemuLab"]):
             await engine.close()
         for pid in await asyncio.to_thread(qemu_processes, self.run_root):
             os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                await asyncio.to_thread(os.waitpid, pid, 0)
 
     def engine(self) -> Hypervisor:
         hypervisor = QemuHypervisor(run_root=self.run_root, accelerator="tcg")

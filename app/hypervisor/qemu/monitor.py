@@ -1,7 +1,9 @@
 """The QMP monitor of one VM, by qemu.qmp; its exceptions end here."""
 
 import asyncio
+import contextlib
 import logging
+import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -51,6 +53,7 @@ class Monitor:
         self._vm_id = vm_id
         self._on_event = on_event
         self._client: QMPClient | None = None
+        self._socket: socket.socket | None = None
         self._fd_lock = asyncio.Lock()
 
     @property
@@ -83,7 +86,7 @@ class Monitor:
             ) from exc
         except QMPError as exc:
             raise Unavailable(f"{what} cannot be used: {exc}") from exc
-        self._client = client
+        self._client, self._socket = client, sock
 
     def _new_client(self) -> QMPClient:
         client = QMPClient(f"vm-{self._vm_id}", readbuflen=READ_LIMIT_BYTES)
@@ -142,8 +145,11 @@ class Monitor:
     async def close(self) -> None:
         """Disconnect; no-op without a connection."""
         client, self._client = self._client, None
-        if client is None:
+        if client is None or self._socket is None:
             return
+        with contextlib.suppress(OSError):
+            # Else a QEMU that reads nothing could hold the disconnect up for ever.
+            self._socket.shutdown(socket.SHUT_RDWR)
         try:
             await client.disconnect()
         except (QMPError, EOFError, OSError) as exc:

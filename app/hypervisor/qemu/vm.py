@@ -30,6 +30,7 @@ CONNECT_DEADLINE_S = 5.0
 RECONNECT_INTERVAL_S = 1.0
 RESUME_INTERVAL_S = 5.0  # between attempts of a VM that waits for disk space
 GUEST_OVER_GRACE_S = 5.0  # for QEMU to flush its images after the guest's own end
+QUIT_MIN_GRACE_S = 0.1
 TERMINATE_GRACE_S = 2.0
 STATS_INTERVAL_S = 10.0  # smaps_rollup walks all pages of the process
 EVIDENCE_BYTES = 8192
@@ -183,6 +184,7 @@ class QemuVm:
 
     async def destroy(self) -> str:
         """Kill it and remove every trace; returns what QEMU had to say."""
+        self._evidence.requested = self._evidence.requested or VmEndReason.STOPPED
         self._process.send(signal.SIGKILL)
         if self._watcher is not None:
             await asyncio.wait({self._watcher})
@@ -307,8 +309,8 @@ class QemuVm:
 
     async def _run_ladder(self, grace_s: float) -> None:
         """The kill ladder, the one place of it: quit, SIGTERM, SIGKILL, and the reaping."""
-        with contextlib.suppress(SlipwayError):
-            async with asyncio.timeout(max(grace_s, 0.1)):
+        with contextlib.suppress(SlipwayError, TimeoutError):
+            async with asyncio.timeout(max(grace_s, QUIT_MIN_GRACE_S)):
                 await self._monitor.execute("quit")
         for number, next_grace_s in (
             (signal.SIGTERM, TERMINATE_GRACE_S),

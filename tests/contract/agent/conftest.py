@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from app.guest.fake import FakeGuest
 from tests.contract.agent.host import (
     AgentUnderTest,
     Connect,
     RawHost,
     build_native_agent,
-    fake_agent,
+    fake_agent_of,
     native_agent,
 )
 
@@ -24,7 +25,7 @@ def native_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(params=["fake", "native"])
 async def agent(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[AgentUnderTest]:
     if request.param == "fake":
-        async with fake_agent() as made:
+        async with fake_agent_of(FakeGuest()) as made:
             yield made
     else:
         async with native_agent(request.getfixturevalue("native_binary"), tmp_path) as made:

@@ -54,8 +54,8 @@ def build_native_agent(directory: Path) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def fake_agent() -> AsyncGenerator[AgentUnderTest]:
-    guest = FakeGuest()
+async def fake_agent_of(guest: FakeGuest) -> AsyncGenerator[AgentUnderTest]:
+    """Offer a fake guest; it is closed at the end."""
 
     async def connect() -> tuple[StreamReader, StreamWriter]:
         async with asyncio.timeout(DEADLINE_S):
