@@ -1,7 +1,8 @@
 """Reads a LinuxKit YAML file into what this release builds from it.
 
-Everything is validated; what is valid and not honoured yet is refused, or warned about where leaving
-it out changes nothing. The kernel and the agent have names of ours, since no registry has them:
+Everything is validated; what is valid and not honoured yet is refused, or warned about where
+leaving it out changes nothing. The kernel and the agent have names of ours, since no registry has
+them:
 
 * `kernel.image: slipway/kernel` is the generic kernel package of the distribution that the build
   runs on; `slipway/kernel:PACKAGE` is that package of it.
