@@ -1,9 +1,9 @@
 """Turns one layer blob into a squashfs disk, by `sqfstar`, without unpacking anything."""
 
 import contextlib
+import fcntl
 import os
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,8 @@ DISK_SECTOR_BYTES = 4096
 _UNHASHED = Digest("0" * 64)  # stands in where the digest is known or not asked for
 PIPE_BYTES = 512 * 1024
 REAP_TIMEOUT_S = 10.0
-_MESSAGE_MAX_BYTES = 2000
+MESSAGES_MAX_BYTES = 64 * 1024
+_MESSAGE_MAX_CHARS = 1000
 _DISK_FULL_WORDS = ("No space left on device", "Disk quota exceeded")
 
 
@@ -134,7 +135,7 @@ def _sqfstar_command(index: LayerIndex, target: Path) -> list[str]:
 def _run_sqfstar(
     tar: Iterator[bytes], index: LayerIndex, target: Path, what: str, token: CancelToken
 ) -> None:
-    with tempfile.TemporaryFile(dir=target.parent) as messages:
+    with _open_messages() as messages:
         process = _start_sqfstar(_sqfstar_command(index, target), messages)
         try:
             token.on_cancel(process.kill)
@@ -147,6 +148,14 @@ def _run_sqfstar(
         token.check()
         if status != 0 or not is_whole:
             raise _sqfstar_error(messages, status, what)
+
+
+def _open_messages() -> IO[bytes]:
+    """A bounded file in memory for sqfstar's words: a full disk must not swallow the reason."""
+    file = os.fdopen(os.memfd_create("sqfstar", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "w+b")
+    file.truncate(MESSAGES_MAX_BYTES)
+    fcntl.fcntl(file.fileno(), fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
+    return file
 
 
 def _start_sqfstar(command: list[str], messages: IO[bytes]) -> "subprocess.Popen[bytes]":
@@ -196,9 +205,9 @@ def _feed(process: "subprocess.Popen[bytes]", tar: Iterator[bytes]) -> bool:
 def _sqfstar_error(
     messages: IO[bytes], status: int, what: str
 ) -> CorruptData | ResourceExhausted | Unavailable:
-    size = messages.seek(0, os.SEEK_END)
-    messages.seek(max(0, size - _MESSAGE_MAX_BYTES))
-    text = " ".join(messages.read().decode("utf-8", "replace").split())
+    messages.seek(0)
+    written = messages.read().rstrip(b"\0").decode("utf-8", "replace")
+    text = " ".join(written.split())[-_MESSAGE_MAX_CHARS:]
     if any(words in text for words in _DISK_FULL_WORDS):
         return ResourceExhausted(
             f"{what}: no space left on the disk",

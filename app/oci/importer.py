@@ -165,6 +165,7 @@ class Importer:
                 index.file = stack.enter_context(expanded.open("rb"))
             if index.holds_images:
                 if index.file is not file:
+                    file.close()
                     upload.path.unlink()
                 stack.pop_all()
                 return index
