@@ -7,6 +7,7 @@ from pathlib import Path
 
 from app.cli.configuration import read_settings
 from app.core.units import MIB
+from app.storage.data_directory import make_data_directory
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -35,11 +36,13 @@ def run_build(options: argparse.Namespace) -> int:
     from app.resources import guest_dir
 
     file: Path = options.file or guest_dir() / "slipway.yml"
+    data_dir = read_settings().data_dir
+    make_data_directory(data_dir)
     started_at = time.monotonic()
     image = asyncio.run(
         build_guest(
             file,
-            cache_dir=read_settings().data_dir / "guest",
+            cache_dir=data_dir / "guest",
             agent_source_dir=guest_dir() / "agent",
             progress=lambda line: print(line, flush=True),
             refresh=options.refresh,

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import signal
 import sys
 
 from app.cli.configuration import read_settings
@@ -30,6 +31,8 @@ def run_serve(_: argparse.Namespace) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
+    # The server raises the signal that ended it once more when it has closed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return asyncio.run(serve(read_settings(), say=say))
     except KeyboardInterrupt:

@@ -46,14 +46,11 @@ class DataDirectoryLock:
             Conflict: Another process holds it; nothing was changed.
             Unavailable: It can't be made or written.
         """
+        make_data_directory(data_dir)
         try:
-            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(data_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as exc:
-            raise Unavailable(
-                f"The data directory {data_dir} can't be used: {exc.strerror}.",
-                advice="Correct its permissions, or set SLIPWAY_DATA_DIR to another directory.",
-            ) from exc
+            raise _unusable(data_dir, exc) from exc
         if not _try_lock(descriptor):
             holder = _read(descriptor)
             os.close(descriptor)
@@ -85,6 +82,25 @@ class DataDirectoryLock:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def make_data_directory(data_dir: Path) -> None:
+    """Make the directory, readable by its owner only, if it does not exist.
+
+    Raises:
+        Unavailable: It can't be made.
+    """
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise _unusable(data_dir, exc) from exc
+
+
+def _unusable(data_dir: Path, error: OSError) -> Unavailable:
+    return Unavailable(
+        f"The data directory {data_dir} can't be used: {error.strerror}.",
+        advice="Correct its permissions, or set SLIPWAY_DATA_DIR to another directory.",
+    )
 
 
 def _try_lock(descriptor: int) -> bool:
