@@ -4,6 +4,7 @@ Callers wrap changes in `DayFile.transaction`. After a rollback what is kept in 
 again from the file.
 """
 
+import math
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ from app.logs.blocks import (
 from app.logs.catalogue import LogState
 from app.logs.schema import connect_writer, transaction
 
-CHUNK_LINES = 256
+CHUNK_LINES = 256  # a chunk has up to twice as many
 CHUNK_BYTES = 256 * 1024  # a chunk of longest lines is read whole for one of them
 SEAL_AFTER_S = 60.0
 SOURCES_KEPT = 8  # cursors of a container; older runs have been drained long ago
@@ -85,7 +86,7 @@ class DayFile:
         return bool(self._tails)
 
     def put_lines(self, container_id: str, first_seq: int, lines: Sequence[NewLine]) -> None:
-        """Add lines: to the tail, or with it to chunks once there are enough."""
+        """Add lines: to the tail, or with all of it to chunks once there are enough."""
         number = self._number(container_id)
         tail = self._tails.get(number)
         size_bytes = sum([len(line.data) for line in lines])
@@ -95,9 +96,7 @@ class DayFile:
             self._put_tail(number, first_seq, lines, size_bytes)
             return
         for run_seq, run in self._take_tail(number, first_seq, lines):
-            rest_seq, rest = self._put_full_chunks(number, run_seq, run)
-            if rest:
-                self._put_tail(number, rest_seq, rest, sum([len(line.data) for line in rest]))
+            self._put_chunks(number, run_seq, run)
 
     def put_state(self, container_id: str, state: LogState, *, first_seq: int | None) -> None:
         """Record where the log stands; `first_seq` of the lines added now, None if there are none.
@@ -135,9 +134,7 @@ class DayFile:
         for number, tail in list(self._tails.items()):
             if now_s - tail.since_s >= SEAL_AFTER_S:
                 for first_seq, run in self._take_tail(number, 0, ()):
-                    rest_seq, rest = self._put_full_chunks(number, first_seq, run)
-                    if rest:
-                        self._put_chunk(number, rest_seq, rest)
+                    self._put_chunks(number, first_seq, run)
 
     def erase_slice(self, container_id: str) -> bool:
         """Delete some of a container; True while there is more.
@@ -220,17 +217,17 @@ class DayFile:
                 runs.append((seq, list(piece)))
         return runs
 
-    def _put_full_chunks(
-        self, number: int, first_seq: int, lines: list[NewLine]
-    ) -> tuple[int, list[NewLine]]:
-        """Write as many full chunks as there are; return what is left with its number."""
+    def _put_chunks(self, number: int, first_seq: int, lines: list[NewLine]) -> None:
+        """Seal lines: as many chunks of about the same length as there are CHUNK_LINES in them."""
+        chunk_lines = math.ceil(len(lines) / max(len(lines) // CHUNK_LINES, 1))
         begin = size_bytes = 0
         for at, line in enumerate(lines):
             size_bytes += len(line.data)
-            if at + 1 - begin == CHUNK_LINES or size_bytes >= CHUNK_BYTES:
+            if at + 1 - begin == chunk_lines or size_bytes >= CHUNK_BYTES:
                 self._put_chunk(number, first_seq + begin, lines[begin : at + 1])
                 begin, size_bytes = at + 1, 0
-        return first_seq + begin, lines[begin:]
+        if begin < len(lines):
+            self._put_chunk(number, first_seq + begin, lines[begin:])
 
     def _put_chunk(self, number: int, first_seq: int, lines: list[NewLine]) -> None:
         times = [line.time_ns for line in lines]

@@ -54,6 +54,8 @@ CREATE TABLE chunks (
 CREATE VIRTUAL TABLE words USING fts5(
     body, content = '', detail = none, tokenize = 'unicode61 remove_diacritics 0'
 );
+-- Merge less than FTS5 does by itself: a file is written for one day.
+INSERT INTO words (words, rank) VALUES ('automerge', 16);
 """
 
 

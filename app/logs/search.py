@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from app.core.errors import CorruptData
@@ -38,17 +39,18 @@ def search_day(
     if not wanted or limit <= 0:
         return []
     newest: list[_Hit] = []
+    collect = partial(_collect, newest, limit, wanted)
     with reading(path) as connection:
         names = _containers(connection, container_ids)
-        for number, first_seq, lines in _tail_blocks(connection):
+        for number, first_seq, lines in _tail_blocks(connection, wanted):
             if number in names:
-                _collect(newest, limit, wanted, names[number], number_lines(lines, first_seq))
+                collect(names[number], number_lines(lines, first_seq))
         for chunk_id, number, first_seq, last_time_ns in _candidates(connection, wanted):
             if len(newest) == limit and last_time_ns < newest[0][0]:
                 break
             if number in names:
                 lines = _chunk(connection, chunk_id)
-                _collect(newest, limit, wanted, names[number], number_lines(lines, first_seq))
+                collect(names[number], number_lines(lines, first_seq))
     return [SearchHit(name, line) for _, _, name, line in sorted(newest, reverse=True)]
 
 
@@ -61,13 +63,19 @@ def _collect(
 ) -> None:
     """Keep lines that hold the words in a heap whose first is the oldest kept."""
     for line in lines:
-        if not wanted.issubset(_words(line.text)):
+        if not _may_hold(wanted, line.data) or not wanted.issubset(_words(line.text)):
             continue
         hit = (line.time_ns, line.seq, name, line)
         if len(newest) < limit:
             heapq.heappush(newest, hit)
         else:
             heapq.heappushpop(newest, hit)
+
+
+def _may_hold(wanted: frozenset[str], data: bytes) -> bool:
+    """A quick look before bytes are cut into lines and words."""
+    data = data.lower()
+    return all([word.encode() in data for word in wanted if word.isascii()])
 
 
 def _words(text: str) -> list[str]:
@@ -81,10 +89,13 @@ def _containers(
     return {number: name for number, name in rows if container_ids is None or name in container_ids}
 
 
-def _tail_blocks(connection: sqlite3.Connection) -> Iterator[tuple[int, int, list[NewLine]]]:
+def _tail_blocks(
+    connection: sqlite3.Connection, wanted: frozenset[str]
+) -> Iterator[tuple[int, int, list[NewLine]]]:
     for number, first_seq, block in connection.execute("SELECT number, first_seq, block FROM tail"):
-        with suppress(CorruptData):
-            yield number, first_seq, decode_block(block)
+        if _may_hold(wanted, block):
+            with suppress(CorruptData):
+                yield number, first_seq, decode_block(block)
 
 
 def _candidates(

@@ -85,11 +85,11 @@ async def test_pump_goes_on_from_its_own_cursor_after_the_damage(lab: Lab) -> No
 async def test_chunk_that_can_not_be_read_is_left_out(lab: Lab) -> None:
     await add(lab.store, 600)
     connection = sqlite3.connect(lab.path())
-    connection.execute("UPDATE chunks SET block = x'00' WHERE first_seq = 257")
+    connection.execute("UPDATE chunks SET block = x'00' WHERE first_seq = 301")
     connection.commit()
     connection.close()
-    assert numbers(await read_all(lab.store)) == [*range(1, 257), *range(513, 601)]
-    assert len(await lab.store.search(["line"], limit=1000)) == 344
+    assert numbers(await read_all(lab.store)) == list(range(1, 301))
+    assert len(await lab.store.search(["line"], limit=1000)) == 300
     await asyncio.wait_for(lab.store.erase("one"), 5)
     assert await read_all(lab.store) == []
 

@@ -10,15 +10,15 @@ from tests.unit.logs.lab import OUT, Lab, add, made, numbers, read_all, rows, un
 async def test_full_chunks_are_sealed_at_once(lab: Lab) -> None:
     await add(lab.store, 100)
     await add(lab.store, 600)
-    assert rows(lab, "SELECT first_seq, last_seq FROM chunks ORDER BY id") == [(1, 256), (257, 512)]
-    assert rows(lab, "SELECT first_seq, last_seq FROM tail") == [(513, 700)]
+    assert rows(lab, "SELECT first_seq, last_seq FROM chunks ORDER BY id") == [(1, 350), (351, 700)]
+    assert rows(lab, "SELECT first_seq, last_seq FROM tail") == []
 
 
 async def test_chunk_of_long_lines_is_bounded_in_bytes(lab: Lab) -> None:
     await lab.store.append(
         "one", [NewLine(1, OUT, b"x" * LINE_LIMIT_BYTES) for _ in range(40)], LogCursor("vm", 1)
     )
-    assert rows(lab, "SELECT last_seq - first_seq + 1 FROM chunks") == [(16,), (16,)]
+    assert rows(lab, "SELECT last_seq - first_seq + 1 FROM chunks") == [(16,), (16,), (8,)]
     assert len(await read_all(lab.store)) == 40
 
 
