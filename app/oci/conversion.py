@@ -123,20 +123,39 @@ def convert_layer(
 
 
 def _sqfstar_command(index: LayerIndex, target: Path) -> list[str]:
+    """The command for a reproducible disk.
+
+    With fragments and duplicate checking together, 4.5.1 gives other bytes each time (its threads
+    race); without fragments it is exact, faster, and 1.5 % larger.
+    """
     root = index.root
     return [
-        "sqfstar", "-comp", "lz4", "-mkfs-time", "0", "-reproducible",
-        "-root-mode", f"{root.mode:04o}", "-root-uid", str(root.uid),
-        "-root-gid", str(root.gid), "-root-time", str(root.mtime_s),
+        "sqfstar", "-comp", "lz4", "-no-fragments", "-reproducible",
+        "-root-mode", f"{root.mode:04o}", "-root-uid", str(root.uid), "-root-gid", str(root.gid),
         "-no-progress", "-quiet", "-exit-on-error", "-mem", "128M", str(target),
     ]  # fmt: skip
+
+
+def _sqfstar_environment(index: LayerIndex) -> dict[str, str]:
+    """4.5.1 stamps the root directory with the present, whatever -root-time says.
+
+    This variable sets the filesystem's time and caps all others; the newest time of the layer
+    makes that harmless.
+    """
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LC_ALL": "C",
+        "SOURCE_DATE_EPOCH": str(index.newest_s),
+    }
 
 
 def _run_sqfstar(
     tar: Iterator[bytes], index: LayerIndex, target: Path, what: str, token: CancelToken
 ) -> None:
     with _open_messages() as messages:
-        process = _start_sqfstar(_sqfstar_command(index, target), messages)
+        process = _start_sqfstar(
+            _sqfstar_command(index, target), _sqfstar_environment(index), messages
+        )
         try:
             token.on_cancel(process.kill)
             is_whole = _feed(process, tar)
@@ -158,7 +177,9 @@ def _open_messages() -> IO[bytes]:
     return file
 
 
-def _start_sqfstar(command: list[str], messages: IO[bytes]) -> "subprocess.Popen[bytes]":
+def _start_sqfstar(
+    command: list[str], environment: dict[str, str], messages: IO[bytes]
+) -> "subprocess.Popen[bytes]":
     try:
         return subprocess.Popen(
             command,
@@ -166,7 +187,7 @@ def _start_sqfstar(command: list[str], messages: IO[bytes]) -> "subprocess.Popen
             stdin=subprocess.PIPE,
             stdout=messages,
             stderr=subprocess.STDOUT,
-            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+            env=environment,
             start_new_session=True,
         )
     except FileNotFoundError as error:

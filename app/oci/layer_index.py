@@ -52,6 +52,7 @@ class LayerIndex:
     Attributes:
         root: Attributes of the root directory.
         content_bytes: Sum of all file sizes, holes included.
+        newest_s: The latest time of any entry.
     """
 
     def __init__(self, *, what: str, limits: ImportLimits) -> None:
@@ -66,6 +67,7 @@ class LayerIndex:
         self._replaced_directories = 0
         self.root = Attributes()
         self.content_bytes = 0
+        self.newest_s = 0
 
     def add(self, entry: TarEntry) -> None:
         """Play one entry.
@@ -79,6 +81,7 @@ class LayerIndex:
         self._kinds.append(entry.kind)
         self._check_attributes(entry)
         self.content_bytes += entry.size_bytes
+        self.newest_s = max(self.newest_s, clamp_time(entry.mtime_s))
         if self.content_bytes > self._limits.layer_bytes:
             raise self._refused(f"unpacks to more than {self._limits.layer_bytes:,} bytes")
         path = self.path_of(entry)

@@ -180,14 +180,22 @@ async def test_import_again_changes_nothing(tmp_path: Path) -> None:
         assert (await store.layer_disks(first))[0].stat().st_mtime_ns == disk.st_mtime_ns
 
 
-async def test_import_disks_are_the_same_bytes_everywhere(tmp_path: Path) -> None:
+async def test_import_disks_are_the_same_bytes_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also another day, in another environment, with duplicates and many small files."""
+    names = (f"d{number % 7}/f{number}" for number in range(300))
+    content = (b"same" * 50_000, b"short", bytes(200_000), b"dup" * 1000)
+    layer = make_tar(*(Item(name, content[n % 4]) for n, name in enumerate(names)))
     contents = []
-    for name in ("one", "two"):
+    for name in ("one", "two", "three"):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", str(len(contents)))
         async with open_store(tmp_path / name) as store:
-            [image] = await import_bytes(store, BASE, "x")
+            [image] = await import_bytes(store, layer, "x")
             [disk] = await store.layer_disks(image)
             contents.append(disk.read_bytes())
-    assert contents[0] == contents[1]
+    assert contents[0] == contents[1] == contents[2]
+    assert int.from_bytes(contents[0][8:12], "little") == 1_700_000_000  # squashfs' own time
 
 
 async def test_import_reports_progress(tmp_path: Path) -> None:
