@@ -63,7 +63,7 @@ class QemuLab(AbstractAsyncContextManager["QemuLab"]):
             memory_bytes=GUEST_MEMORY_BYTES,
             kernel=self._guest.kernel,
             initrd=self._guest.initrd,
-            cmdline="quiet acpi=noirq tsc=reliable nowatchdog",
+            cmdline="quiet tsc=reliable nowatchdog",
             disks=(),
             labels={"container": "abc"},
         )

@@ -15,14 +15,18 @@ SCSI_BUS = "scsi.0"
 FIRST_DISK_FDSET = 10  # lower ones are ours
 CONSOLE_FDSET = 1
 
-# x86-64-v2: translates to faster code than "max" under emulation and is what distributions ask for.
-TCG_CPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16"
+# Boots in 1.8 s where pc's defaults take 2.75 s.
+MACHINE = "pc,hpet=off,vmport=off,smm=off,i8042=off,usb=off,dump-guest-core=off"
+# With ERMS and FSRM the guest copies by "rep movsb", which TCG does byte by byte.
+TCG_CPU = "max,-erms,-fsrm,-la57"
 KVM_CPU = "host"
 TCG_CACHE_MIB = 64
 
 # pvpanic reports a panic at once, panic=-1 turns one it missed into a reset, which -action turns
 # into an end.
-DEVICE_CMDLINE = "console=ttyS0 panic=-1"
+# Under TCG ACPI's interrupt routing of "pc" costs 0.35 s to compute in the guest; without it the
+# kernel asks the interrupt controller.
+DEVICE_CMDLINE = "console=ttyS0 panic=-1 acpi=noirq"
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
@@ -57,7 +61,7 @@ def qemu_arguments(
         *("-name", f"slipway-{spec.id}"),
         *("-nodefaults", "-no-user-config", "-display", "none"),
         *("-sandbox", SANDBOX),
-        *("-M", "pc,hpet=off,vmport=off,dump-guest-core=off"),
+        *("-M", MACHINE),
         *_accelerator_arguments(accelerator),
         *("-smp", str(spec.vcpus)),
         *("-m", f"{-(-spec.memory_bytes // MIB)}M"),
