@@ -95,8 +95,9 @@ class LogStore:
     ) -> tuple[LogLine, ...]:
         """Store lines and how far their source has come, together; return them numbered.
 
-        On return both are on the disk: `cursor.offset` may be acknowledged to the guest. After a
-        cancellation the outcome is unknown until `cursor` is asked. Lines may be empty.
+        On return both are on the disk: `cursor.offset` may be acknowledged to the guest. Once
+        called, the lines are written even if the wait is cancelled; whether that succeeded says
+        `cursor`. Lines may be empty.
 
         Raises:
             ResourceExhausted: The disk is full.
@@ -104,7 +105,8 @@ class LogStore:
             Conflict: The store holds more of this source than the cursor says.
             For all of them nothing was stored; but for Conflict the same call may be repeated.
         """
-        return await asyncio.wrap_future(self._require_writer().append(container_id, lines, cursor))
+        written = self._require_writer().append(container_id, lines, cursor)
+        return await asyncio.shield(asyncio.wrap_future(written))
 
     async def cursor(self, container_id: str, source: str) -> LogCursor:
         """How far a source has come, after all appends before this call; offset 0 if unknown.

@@ -46,6 +46,7 @@ class LogPump:
         self._cursor = LogCursor(source=source)
         self._assembler = LineAssembler()
         self._decoder = RecordDecoder()
+        self._attempt: tuple[Sequence[NewLine], LogCursor] | None = None
         self.drained = asyncio.Event()
 
     async def restore(self) -> int:
@@ -59,6 +60,9 @@ class LogPump:
         """Pump until the stream's end is committed."""
         self._hub.begin(self._container_id)
         async for chunk in stream:
+            if chunk.start_offset > self._decoder.next_offset:
+                # Acknowledged before, and the record of it lost with a damaged log file.
+                self._decoder = RecordDecoder(chunk.start_offset)
             records = self._decoder.feed(chunk.data)
             lines = self._assembler.feed(
                 (record.time_ns, _STREAMS[record.source], record.data) for record in records
@@ -74,14 +78,21 @@ class LogPump:
         self.drained.set()
 
     async def give_up(self) -> None:
-        """The guest is gone: keep what had arrived of unfinished lines as lines."""
-        lines = self._assembler.flush()
+        """The guest is gone: keep what had arrived, unfinished lines as lines."""
+        lines: list[NewLine] = []
+        if self._attempt is not None:  # cancelled under way: only the store knows its outcome
+            attempted, cursor = self._attempt
+            if await self._store.cursor(self._container_id, self._source) != cursor:
+                lines.extend(attempted)
+            self._cursor = cursor
+        lines.extend(self._assembler.flush())
         if lines:
             await self._commit(lines, self._cursor.offset)
         self._hub.end(self._container_id)
 
     async def _commit(self, lines: Sequence[NewLine], offset: int) -> None:
         cursor = LogCursor(source=self._source, offset=offset, pending=self._assembler.pending)
+        self._attempt = lines, cursor
         failed = False
         while True:
             try:
@@ -91,7 +102,7 @@ class LogPump:
                 self._on_fault(error)
                 await asyncio.sleep(RETRY_DELAY_S)
                 continue
-            self._cursor = cursor
+            self._cursor, self._attempt = cursor, None
             self._hub.publish(self._container_id, stored)
             if failed:
                 self._on_fault(None)
