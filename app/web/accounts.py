@@ -162,7 +162,7 @@ async def create_admin(request: Request, form: Unsigned) -> Response:
 
 
 @router.post("/look")
-async def change_look(request: Request, _viewer: SignedIn, form: Posted) -> Response:
+async def change_look(_viewer: SignedIn, form: Posted) -> Response:
     """Keep theme or row height in this browser."""
     answer = go_to(local_path(form.text("next")))
     for name, allowed in (("theme", THEMES), ("density", DENSITIES)):

@@ -83,9 +83,7 @@ class ContainerPage:
     inspect: str
 
 
-_UP_STATES = frozenset(
-    {ContainerState.RUNNING, ContainerState.PAUSED, ContainerState.STOPPING}
-)
+_UP_STATES = frozenset({ContainerState.RUNNING, ContainerState.PAUSED, ContainerState.STOPPING})
 _ACTIONS: dict[ContainerState, frozenset[str]] = {
     ContainerState.CREATED: frozenset({"start"}),
     ContainerState.STARTING: frozenset({"stop", "kill"}),
@@ -107,9 +105,7 @@ def _facts(container: Container, vm: VmRecord | None, guest_kernel: str, now_ns:
         Fact("Guest", f"Linux {guest_kernel}", is_code=True),
     ]
     if vm is not None:
-        facts.append(
-            Fact("VM", vm.id[:12], href=f"/vms#vm-{vm.id[:12]}", is_code=True)
-        )
+        facts.append(Fact("VM", vm.id[:12], href=f"/vms#vm-{vm.id[:12]}", is_code=True))
         facts.append(Fact("vCPUs", str(vm.vcpus)))
     limit = formats.size(config.memory_bytes) if config.memory_bytes else "VM's size"
     facts.append(Fact("Memory limit", limit))
@@ -158,7 +154,9 @@ def _notices(container: Container, now_ns: int) -> list[Notice]:
     return notices
 
 
-async def container_head(services: "Services", container: Container, csrf_token: str) -> ContainerHead:
+async def container_head(
+    services: "Services", container: Container, csrf_token: str
+) -> ContainerHead:
     """Collect the header."""
     now_ns = time.time_ns()
     vms = {vm.id: vm for vm in await services.hosts.vms()} if container.vm_id else {}
@@ -254,9 +252,7 @@ async def log_download(request: Request, ref: str, _viewer: SignedIn) -> Respons
     async def chunks() -> AsyncIterator[bytes]:
         next_seq = 1
         while next_seq <= last_seq:
-            lines = await services.logs.read(
-                container.id, from_seq=next_seq, limit=DOWNLOAD_LINES
-            )
+            lines = await services.logs.read(container.id, from_seq=next_seq, limit=DOWNLOAD_LINES)
             lines = [line for line in lines if line.seq <= last_seq]
             if not lines:
                 return
@@ -329,9 +325,7 @@ _CHANGES: dict[str, _Change] = {
 
 
 @router.post("/{ref}/{verb}")
-async def change(
-    request: Request, ref: str, verb: str, viewer: SignedIn, form: Posted
-) -> Response:
+async def change(request: Request, ref: str, verb: str, viewer: SignedIn, form: Posted) -> Response:
     """Do one thing to the container; the page's live updates show its progress meanwhile."""
     services = services_of(request)
     if verb not in _CHANGES:

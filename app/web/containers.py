@@ -61,12 +61,14 @@ class ContainersPage:
 class Listing:
     """The containers that a query shows, in order, and all there are."""
 
-    every: list[Container]
-    matching: list[Container]
-    visible: list[Container]
+    every: Sequence[Container]
+    matching: Sequence[Container]
+    visible: Sequence[Container]
 
 
-def latest_samples(services: "Services", containers: Sequence[Container]) -> dict[str, ContainerSample]:
+def latest_samples(
+    services: "Services", containers: Sequence[Container]
+) -> dict[str, ContainerSample]:
     """The newest sample of each container that has one."""
     found = ((one.id, services.stats.latest(one.id)) for one in containers if one.is_live)
     return {container_id: sample for container_id, sample in found if sample is not None}
@@ -227,9 +229,7 @@ async def _do(
         case "stop":
             await services.containers.stop(container_id, initiator=viewer.user_name)
         case _:
-            await services.containers.remove(
-                container_id, force=force, initiator=viewer.user_name
-            )
+            await services.containers.remove(container_id, force=force, initiator=viewer.user_name)
 
 
 _PAST = {"start": "Started", "stop": "Stopped", "remove": "Removed"}
@@ -262,5 +262,3 @@ def answer(request: Request, flash: Flash, back: str, *, close_dialog: bool = Fa
     events = ["slipway:changed"] + (["slipway:close-dialog"] if close_dialog else [])
     response.headers["HX-Trigger"] = ", ".join(events)
     return response
-
-

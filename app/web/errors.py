@@ -154,7 +154,7 @@ class WebRoute(APIRoute):
                 return Response(status_code=CLIENT_GONE_STATUS)
             except HTTPException:
                 raise
-            except Exception:  # the border of a request: whatever it was becomes the error page
+            except Exception:  # noqa: BLE001 - border of a request: whatever it was becomes a page
                 return unknown_error(request)
 
         return guarded

@@ -11,7 +11,7 @@ _DAY_S = 86400
 
 
 def size_parts(size_bytes: float) -> tuple[str, str]:
-    """Three significant digits and a binary unit, apart, so that units can be set in a third ink."""
+    """Three significant digits and a binary unit, apart, so that units get an ink of their own."""
     for unit_bytes, unit in ((1024 * GIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
         if size_bytes >= unit_bytes * 0.9995:
             value = size_bytes / unit_bytes
@@ -44,7 +44,7 @@ def age(then_ns: int, now_ns: int) -> str:
 
 
 def milliseconds(value_ms: float) -> str:
-    """"62 ms" below a second, "2.31 s" from there."""
+    """As "62 ms" below a second, "2.31 s" from there."""
     return f"{value_ms:.0f} ms" if value_ms < 999.5 else f"{value_ms / 1000:.2f} s"
 
 
@@ -73,7 +73,7 @@ def iso_time(time_ns: int) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """"1 container", "3 containers"; English nouns with a regular plural only."""
+    """As "1 container", "3 containers"; English nouns with a regular plural only."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 

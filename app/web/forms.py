@@ -25,7 +25,7 @@ class Form:
         return self.raw(name, default).strip()
 
     def raw(self, name: str, default: str = "") -> str:
-        """The last value as it was typed, with line ends as \\n."""
+        """The last value as it was typed, with line ends as LF."""
         values = self._values.get(name)
         return values[-1].replace("\r\n", "\n") if values else default
 

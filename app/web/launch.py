@@ -152,7 +152,7 @@ async def _create(
 
 
 async def _start(services: "Services", container: Container, viewer: Viewer) -> Flash | None:
-    """Start it. The engine carries the start out by itself, so this may stop waiting for the boot."""
+    """Start it. The engine carries it out by itself, so this may stop waiting for the boot."""
     try:
         async with asyncio.timeout(QUICK_ANSWER_S):
             await services.containers.start(container.id, initiator=viewer.user_name)

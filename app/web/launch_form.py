@@ -1,4 +1,4 @@
-"""The launch form: text of each field to a ContainerConfig, with a fault for each field that is wrong."""
+"""The launch form: texts of fields to a ContainerConfig, with a fault for each wrong field."""
 
 import math
 import re
@@ -182,9 +182,7 @@ def read_launch_form(form: Form) -> LaunchForm:
         except InvalidFields as error:
             faults.update(in_form_names(error.faults))
     is_good = config is not None and not faults
-    return LaunchForm(
-        values, flags, values["name"] or None, config if is_good else None, faults
-    )
+    return LaunchForm(values, flags, values["name"] or None, config if is_good else None, faults)
 
 
 def _build(read: dict[str, object], flags: frozenset[str]) -> ContainerConfig:

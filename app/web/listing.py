@@ -110,16 +110,16 @@ def ordered(
     if query.sort == "name":
         return by_name[::-1] if query.descending else by_name
     if query.sort == "image":
-        return sorted(by_name, key=lambda container: container.config.image, reverse=query.descending)
+        return sorted(
+            by_name, key=lambda container: container.config.image, reverse=query.descending
+        )
     keyed = [(_sort_value(container, query.sort, latest), container) for container in by_name]
     present = [pair for pair in keyed if pair[0] is not None]
     present.sort(key=lambda pair: pair[0] or 0, reverse=query.descending)
     return [pair[1] for pair in present] + [pair[1] for pair in keyed if pair[0] is None]
 
 
-def _sort_value(
-    container: Container, key: str, latest: dict[str, ContainerSample]
-) -> float | None:
+def _sort_value(container: Container, key: str, latest: dict[str, ContainerSample]) -> float | None:
     if key == "state":
         return _GROUP_ORDER[group_of(container)]
     if key == "uptime":

@@ -1,4 +1,4 @@
-"""The first page: how many run, what needs somebody, where the host's memory goes, what just happened."""
+"""The first page: how many run, what needs somebody, where memory goes, what just happened."""
 
 import time
 from collections.abc import Sequence
@@ -102,7 +102,9 @@ def attention_of(containers: Sequence[Container], host: "HostView", now_ns: int)
         if one.backpressure_since_ns is not None:
             since = formats.age(one.backpressure_since_ns, now_ns)
             reason = "its writes wait until the log is stored"
-            problems.append(Attention(Mark("hold", "warn", "Blocked"), one.name, href, reason, since))
+            problems.append(
+                Attention(Mark("hold", "warn", "Blocked"), one.name, href, reason, since)
+            )
         if has_failed(one):
             ended_ns = one.finished_at_ns or one.created_at_ns
             attention = Attention(

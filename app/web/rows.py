@@ -54,7 +54,7 @@ class ContainerRow:
 
 
 def spark_path(samples: tuple[ContainerSample, ...]) -> str:
-    """SVG path of the last minute's CPU, scaled to one CPU or to the highest value if that is more."""
+    """SVG path of the last minute's CPU, scaled to one CPU, or to the highest value above."""
     values = [sample.cpu_percent for sample in samples[-SPARK_SAMPLES:]]
     if len(values) < 2:
         return ""
@@ -88,9 +88,7 @@ def uptime_text(container: Container, now_ns: int) -> str:
     return NOTHING
 
 
-def row_numbers(
-    container: Container, samples: tuple[ContainerSample, ...], now_ns: int
-) -> Numbers:
+def row_numbers(container: Container, samples: tuple[ContainerSample, ...], now_ns: int) -> Numbers:
     """The row's numbers now; without a sample they are dashes, never zeros."""
     latest = samples[-1] if samples and container.is_live else None
     uptime = uptime_text(container, now_ns)

@@ -1,8 +1,9 @@
 """What stands before every page: response headers, the Host check, and the Origin check.
 
-A page of another site may make the operator's browser send requests here. Names that resolve to this
-machine only because somebody's DNS says so (rebinding) are refused by Host; forms and websockets from
-elsewhere by Origin; and each form carries its session's CSRF token besides (app.web.sessions).
+A page of another site may make the operator's browser send requests here. Names that resolve to
+this machine only because somebody's DNS says so (rebinding) are refused by Host; forms and
+websockets from elsewhere by Origin; and each form carries its session's CSRF token besides
+(app.web.sessions).
 """
 
 import ipaddress

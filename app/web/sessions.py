@@ -1,7 +1,6 @@
 """Who is looking: the session cookie, and the CSRF token that each form carries."""
 
 import hmac
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, cast
 from urllib.parse import urlsplit
@@ -11,12 +10,12 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from app.core.errors import PermissionDenied
+from app.domain.account import SESSION_LIFETIME_S
 from app.settings import Settings
 from app.web.forms import Form, read_body_form
-from app.web.formats import NS_PER_S
 
 if TYPE_CHECKING:
-    from app.services.accounts import Session
+    from app.domain.account import Session
     from app.services.bundle import Services
 
 
@@ -50,12 +49,11 @@ class SessionCookie:
         return connection.cookies.get(self.name, "")
 
     def set(self, response: Response, session: "Session") -> None:
-        """Store a new session in the browser."""
-        seconds = max((session.expires_at_ns - time.time_ns()) // NS_PER_S, 0)
+        """Store a new session in the browser; when it ends is the server's to say."""
         response.set_cookie(
             self.name,
             session.token,
-            max_age=seconds,
+            max_age=SESSION_LIFETIME_S,
             secure=self.is_secure,
             httponly=True,
             samesite="lax",
@@ -63,9 +61,7 @@ class SessionCookie:
 
     def clear(self, response: Response) -> None:
         """Take it out of the browser."""
-        response.delete_cookie(
-            self.name, secure=self.is_secure, httponly=True, samesite="lax"
-        )
+        response.delete_cookie(self.name, secure=self.is_secure, httponly=True, samesite="lax")
 
 
 def services_of(connection: HTTPConnection) -> "Services":

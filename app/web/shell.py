@@ -1,8 +1,9 @@
-"""What surrounds every page: navigation with its counts, the user, theme, and a message left over."""
+"""What surrounds every page: navigation with counts, the user, theme, and a message left over."""
 
 import base64
 import binascii
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from app.web.sessions import Viewer, services_of
-from app.web.templating import FLASH_COOKIE
 from app.web.states import Group, group_of
+from app.web.templating import FLASH_COOKIE
 
 if TYPE_CHECKING:
     from app.domain.container import Container
@@ -78,7 +79,7 @@ async def build_shell(
     viewer: Viewer,
     section: str,
     *,
-    containers: "list[Container] | None" = None,
+    containers: "Sequence[Container] | None" = None,
 ) -> Shell:
     """Collect the shell; give `containers` where the page has listed them already."""
     services = services_of(request)
@@ -106,7 +107,7 @@ async def build_shell(
 def local_path(path: str, default: str = "/") -> str:
     """The path if it leads nowhere else than to this dashboard, else the default.
 
-    Browsers read "//host" and "/\\host" as another site, and drop tabs and line ends first.
+    Browsers read "//host" as another site, a backslash as a slash, and drop tabs and line ends.
     """
     is_local = path.startswith("/") and not path.startswith(("//", "/\\"))
     return path if is_local and path.isprintable() else default
@@ -126,9 +127,7 @@ def leave_flash(response: Response, flash: Flash) -> None:
         flash.tone, flash.text[:FLASH_LIMIT_CHARACTERS], flash.advice[:FLASH_LIMIT_CHARACTERS]
     )
     packed = base64.urlsafe_b64encode(json.dumps(asdict(cut), ensure_ascii=False).encode()).decode()
-    response.set_cookie(
-        FLASH_COOKIE, packed, max_age=FLASH_SECONDS, httponly=True, samesite="lax"
-    )
+    response.set_cookie(FLASH_COOKIE, packed, max_age=FLASH_SECONDS, httponly=True, samesite="lax")
 
 
 def read_flash(request: Request) -> Flash | None:
@@ -142,5 +141,3 @@ def read_flash(request: Request) -> Flash | None:
     except (binascii.Error, ValueError, KeyError, TypeError):
         return None
     return flash if flash.tone in {"ok", "warn", "bad"} else None
-
-

@@ -1,4 +1,4 @@
-"""Jinja2 as this dashboard uses it: a page is a frozen dataclass, a fragment is one of its blocks."""
+"""Jinja2 as this dashboard uses it: a page is a frozen dataclass, a fragment one of its blocks."""
 
 from collections.abc import Iterable
 from dataclasses import fields

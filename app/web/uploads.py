@@ -1,7 +1,7 @@
 """Reading an upload as it arrives: nothing of it is kept in memory or in a temporary file.
 
-The page's script sends the bare file with the CSRF token in a header; without JavaScript a form sends
-multipart/form-data whose last field is the file, and whose other fields are checked before it.
+The page's script sends the bare file with the CSRF token in a header; without JavaScript a form
+sends multipart/form-data whose last field is the file; its other fields are checked before it.
 """
 
 from collections.abc import AsyncIterator
@@ -46,7 +46,7 @@ class MultipartUpload:
         self._file_chunks: list[bytes] = []
         self._in_file = False
         self._file_done = False
-        callbacks: "MultipartCallbacks" = {
+        callbacks: MultipartCallbacks = {
             "on_part_begin": self._on_part_begin,
             "on_header_field": self._on_header_field,
             "on_header_value": self._on_header_value,

@@ -1,4 +1,4 @@
-"""One tab's websocket: reads what it asks for, runs one task for each topic, writes one at a time."""
+"""One tab's websocket: reads what it asks for, runs a task for each topic, writes one by one."""
 
 import asyncio
 import json

@@ -16,7 +16,7 @@ from app.web.live.topics import Request, Send, topic, whole_number
 from app.web.loglines import NS_PER_US, packed_lines
 
 TAIL_LINES = 1000
-# A tab that comes back after more than this gets a gap and the tail: it asks for the rest if it wants.
+# A tab that comes back after more than this gets a gap and the tail; it may ask for the rest.
 RESUME_LINES = 50_000
 BATCH_LINES = 500
 BATCH_BYTES = 256 * 1024
@@ -103,9 +103,7 @@ def packed_marks(marks: Sequence[TimelineMark]) -> list[list[int | str]]:
 
 
 async def _events_of(request: Request, container: Container) -> list[Event]:
-    events = list(
-        await request.services.events.list(limit=MARKS_LIMIT, actor_id=container.id)
-    )
+    events = list(await request.services.events.list(limit=MARKS_LIMIT, actor_id=container.id))
     if container.vm_id:
         events += await request.services.events.list(limit=MARKS_LIMIT, actor_id=container.vm_id)
     return events

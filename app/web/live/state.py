@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,7 +28,7 @@ SETTLE_S = 0.15  # a start changes a record several times: one message for all
 REFRESH_S = {"overview": 5.0, "host": 5.0, "vms": 5.0, "images": 60.0}
 REFRESH_PAUSE_S = 0.5
 _NO_NUMBERS = Numbers("", ("", ""), "", "", None)
-_AGE_FACTS = frozenset({"Up", "Ended"})
+_AGE_FACTS = {"Up": "ct-age", "Ended": "ct-age"}
 
 
 async def changes_or_tick(changes: Subscription, tick_s: float) -> Changes | None:
@@ -72,7 +73,7 @@ class _ListView:
         self._query = query
         self._rows: dict[str, ContainerRow] = {}
         self._order: list[str] = []
-        self._visible: list[Container] = []
+        self._visible: Sequence[Container] = ()
         self._patch = Patch()
 
     async def changed(self) -> dict[str, Any]:
@@ -86,9 +87,7 @@ class _ListView:
             bare = replace(row, numbers=_NO_NUMBERS)
             if self._rows.get(row.short_id) != bare:
                 self._rows[row.short_id] = bare
-                rows[row.short_id] = self._request.templates.macro(
-                    ROW_MACROS, "container_row", row
-                )
+                rows[row.short_id] = self._request.templates.macro(ROW_MACROS, "container_row", row)
         self._visible = listing.visible
         order = [container.short_id for container in listing.visible]
         content = self._patch.difference(
@@ -118,7 +117,9 @@ class _ListView:
 
 
 @topic("containers")
-async def list_topic(request: Request, _object_id: str, message: dict[str, Any], send: Send) -> None:
+async def list_topic(
+    request: Request, _object_id: str, message: dict[str, Any], send: Send
+) -> None:
     """The list as the tab's URL filters and sorts it."""
     encoded = message.get("query")
     query = parse_query(parse_form(encoded if isinstance(encoded, str) else ""))
@@ -150,7 +151,11 @@ async def container_topic(
             container = await services.containers.get(object_id)
             head = await container_head(services, container, request.viewer.csrf_token)
             content = patch.difference(
-                {"ct-age": fact.value for fact in head.facts if fact.name in _AGE_FACTS}
+                {
+                    _AGE_FACTS[fact.name]: fact.value
+                    for fact in head.facts
+                    if fact.name in _AGE_FACTS
+                }
             )
             html = _changed_panels(request, head, sent)
             if html:
@@ -208,7 +213,7 @@ def _refresh_topic(name: str, interval_s: float) -> None:
     async def refresh(
         request: Request, _object_id: str, _message: dict[str, Any], send: Send
     ) -> None:
-        """Tells the tab to read its page again: after a change, and now and then for the numbers."""
+        """Tells the tab to read its page again: after a change, and at times for the numbers."""
         async with request.services.stats.watch(), request.services.feed.subscribe() as changes:
             while True:
                 await changes_or_tick(changes, interval_s)

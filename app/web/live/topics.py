@@ -30,7 +30,7 @@ class Topic(Protocol):
     async def __call__(
         self, request: Request, object_id: str, message: dict[str, Any], send: Send, /
     ) -> None:
-        """`object_id` is what follows the colon of the topic's name; `message` is what was asked."""
+        """`object_id` follows the colon of the topic's name; `message` is what was asked."""
 
 
 _topics: dict[str, Topic] = {}
@@ -59,4 +59,6 @@ def find_topic(name: str) -> Topic | None:
 def whole_number(message: dict[str, Any], key: str, default: int) -> int:
     """A number from the tab; anything else counts as the default."""
     value = message.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else default
+    return (
+        value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else default
+    )

@@ -1,4 +1,4 @@
-"""The services in memory, by the domain's own rules: what the dashboard is tested and looked at with."""
+"""The services in memory, by the domain's own rules: what the dashboard is tested with."""
 
 import asyncio
 import secrets
@@ -31,6 +31,7 @@ from app.domain.reference import Reference
 from app.domain.sizing import LaunchPlan, plan_launch, size_vm
 from app.domain.vm import Accelerator, BootStage, VmRecord, VmState
 from app.logs.follow import LogFollower, LogHub
+
 if TYPE_CHECKING:
     from app.services.bundle import Services
 from app.services.feed import ChangeFeed, Changes
@@ -233,7 +234,7 @@ class FakeImages:
         reference: str | None,
         initiator: str,
         progress: Callable[[object], None] | None = None,
-    ) -> "list[Image]":
+    ) -> Sequence[Image]:
         head = b""
         async for chunk in chunks:
             self.imported_bytes += len(chunk)
@@ -281,7 +282,7 @@ class FakeContainers:
             )
         )
 
-    async def list(self, *, all: bool = True) -> Sequence[Container]:  # noqa: A002
+    async def list(self, *, all: bool = True) -> Sequence[Container]:
         newest = sorted(self.all.values(), key=lambda one: one.created_at_ns, reverse=True)
         return [one for one in newest if all or one.is_live]
 
@@ -320,9 +321,7 @@ class FakeContainers:
             rules.started(running, pid=1, at_ns=now_ns(), boot_stages=STAGES), "start", initiator
         )
 
-    async def stop(
-        self, reference: str, *, timeout_s: int | None = None, initiator: str
-    ) -> None:
+    async def stop(self, reference: str, *, timeout_s: int | None = None, initiator: str) -> None:
         claimed = rules.begin_stop(await self.get(reference))
         self._change(claimed, "stop", initiator)
         self._end(claimed, 143)
