@@ -142,10 +142,19 @@ def index_archive(
 
     Raises:
         CorruptData: Not a tar, damaged or truncated.
+        InvalidArgument: It would expand beyond the limits; noticed before it does.
     """
     index = ArchiveIndex(file, limits)
+    total_bytes = 0
     for entry in TarReader(source, what="the archive", needs_end_mark=True):
         token.check()
+        total_bytes += entry.size_bytes
+        if entry.size_bytes > limits.layer_bytes or total_bytes > limits.archive_bytes:
+            raise InvalidArgument(
+                f"the archive unpacks to more than {limits.layer_bytes:,} bytes for one file or "
+                f"{limits.archive_bytes:,} in all and was refused",
+                advice="If the content is wanted, raise the import limit.",
+            )
         name = _member_name(entry.name)
         if name is None or entry.sparse is not None:
             continue
