@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.setup.assets import set_up_assets
-from app.setup.environment import set_up_environment
+from app.setup.environment import compile_code, set_up_environment
 from app.setup.machine import set_up_machine
 from app.setup.steps import SetupFailed, say, step
 
@@ -41,6 +41,7 @@ def set_up(root: Path, *, for_tests: bool) -> Path:
     with _setup_lock(root):
         set_up_machine(root, for_tests=for_tests)
         step("Python environment", lambda: set_up_environment(root, for_tests=for_tests))
+        compile_code(root)
         step("Browser assets", lambda: set_up_assets(root, python))
     return python
 

@@ -1,5 +1,6 @@
 """The virtual environment `.venv` with pinned, hash-checked requirements."""
 
+import compileall
 import hashlib
 import json
 import shutil
@@ -14,6 +15,7 @@ PIP_ADVICE = (
     "Check that this machine reaches PyPI (or set PIP_INDEX_URL to your mirror), "
     "then run the command again."
 )
+COMPILE = "import compileall, sys; compileall.compile_dir(sys.argv[1], quiet=2, workers=0)"
 LAUNCHER = """#!{python}
 import sys
 
@@ -105,9 +107,22 @@ def set_up_environment(root: Path, *, for_tests: bool) -> str:
         timeout_s=PIP_TIMEOUT_S,
         cwd=root,
     )
+    # pip compiles what it installs, but not what was there already. Some packages carry files that
+    # are no valid Python; the exit code would tell of them.
+    run_command(
+        [str(venv / "bin/python"), "-c", COMPILE, str(venv / "lib")],
+        what="Compiling the Python packages",
+        advice="Remove the directory .venv and run the command again.",
+        timeout_s=PIP_TIMEOUT_S,
+    )
     write_launcher(venv, root)
     stamp_path.write_text(json.dumps(wanted), encoding="utf-8")
     return "installed"
+
+
+def compile_code(root: Path) -> None:
+    """Compile our own code, which halves the time of a start where Python may not write caches."""
+    compileall.compile_dir(root / "app", quiet=2)
 
 
 def write_launcher(venv: Path, root: Path) -> None:
