@@ -65,13 +65,14 @@ def names_of(templates: Templates, name: str) -> set[str]:
     own |= {node.name for node in tree.find_all(nodes.Macro)}
     own |= {node.name for node in tree.find_all(nodes.Name) if node.ctx == "store"}
     found = meta.find_undeclared_variables(tree) - templates.environment.globals.keys() - own
-    for node in (*tree.find_all(nodes.Extends), *tree.find_all(nodes.Include)):
-        assert isinstance(node.template, nodes.Const)
-        found |= names_of(templates, node.template.value)
+    for node in tree.find_all((nodes.Extends, nodes.Include)):
+        target = next(node.iter_child_nodes())
+        assert isinstance(target, nodes.Const)
+        found |= names_of(templates, target.value)
     return found
 
 
-@pytest.mark.parametrize("page", sorted(set(PAGES), key=lambda one: one.__name__))
+@pytest.mark.parametrize("page", sorted(set(PAGES), key=str))
 def test_template_uses_only_fields_of_its_page(templates: Templates, page: type) -> None:
     allowed = {field.name for field in fields(page)}
     assert names_of(templates, page.template) <= allowed  # type: ignore[attr-defined]
