@@ -42,6 +42,7 @@ _FEATURES = (
     "none,has_journal,ext_attr,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,"
     "huge_file,dir_nlink,extra_isize,metadata_csum"
 )
+SYSTEM_PATH = "/usr/sbin:/sbin"  # mkfs is there, and often not in a user's PATH
 _SUFFIX = ".ext4"
 _ID_RE = re.compile(r"[a-z0-9]{1,64}")
 
@@ -203,7 +204,7 @@ def _format(path: Path, size_bytes: int) -> None:
         "-J", "size=4", "-O", _FEATURES, "-E", extended, "-U", _UUID, "-L", "scratch", str(path),
     ]  # fmt: skip
     environment = {
-        "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin",
+        "PATH": f"{os.environ.get('PATH', os.defpath)}:{SYSTEM_PATH}",
         "LC_ALL": "C",
         "MKE2FS_CONFIG": os.devnull,  # the machine's own defaults don't matter
         "E2FSPROGS_FAKE_TIME": "1",
