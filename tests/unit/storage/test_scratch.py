@@ -43,7 +43,7 @@ def fsck(path: Path) -> str:
 
 
 def write_as_a_guest(path: Path) -> None:
-    command = ["/usr/sbin/debugfs", "-w", "-R", "write /etc/hostname hello", path]
+    command = ["/usr/sbin/debugfs", "-w", "-R", "write /etc/hostname hello", str(path)]
     subprocess.run(command, check=True, capture_output=True)
 
 
