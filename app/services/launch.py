@@ -150,7 +150,7 @@ class Launcher:
         return ContainerSpec(
             container_id=blueprint.container.id,
             hostname=blueprint.hostname,
-            layers=tuple(map(_layer_serial, range(len(blueprint.image.diff_ids)))),
+            layers=tuple(map(_layer_serial, range(len(blueprint.image.mounted_diff_ids)))),
             scratch=SCRATCH_SERIAL,
             spill_bytes=self._spill_bytes,
             read_only_root=config.read_only_root,
