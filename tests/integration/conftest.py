@@ -1,5 +1,6 @@
 """Fixtures of the integration tests."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,13 +13,17 @@ from tests.integration.engine_lab import EngineLab
 
 
 @pytest.fixture(scope="session")
-async def prepared_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data directory with the starter image, to be copied."""
     data_dir = tmp_path_factory.mktemp("prepared") / "data"
-    store = ImageStore(data_dir / "images")
-    await store.open()
-    await import_starter(store)
-    await store.close()
+
+    async def prepare() -> None:
+        store = ImageStore(data_dir / "images")
+        await store.open()
+        await import_starter(store)
+        await store.close()
+
+    asyncio.run(prepare())
     return data_dir
 
 

@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
-from app.guest.image import GuestImage
-
 from app.domain.container import Container, ContainerState
 from app.domain.container_config import ContainerConfig
 from app.engine import Machine, run_engine
 from app.guest.fake import FakeGuest
+from app.guest.fake_process import Program
+from app.guest.image import GuestImage
 from app.hypervisor.fake import FakeHypervisor
 from app.hypervisor.fake_machine import FakeMachine
 from app.hypervisor.port import VmSpec
@@ -30,13 +30,14 @@ class EngineLab:
     def __init__(self, root: Path, prepared: Path) -> None:
         self.settings = Settings(data_dir=root / "data", memory_reserve_bytes=0)
         self.guests: dict[str, FakeGuest] = {}
+        self.programs: dict[str, Program] = {}
         self.machine = FakeMachine(root / "vms", self._play)
         self._kernel = root / "vmlinux"
         self._kernel.write_bytes(b"kernel")
         shutil.copytree(prepared, self.settings.data_dir)
 
     async def _play(self, spec: VmSpec, reader: StreamReader, writer: StreamWriter) -> None:
-        guest = self.guests.setdefault(spec.id, FakeGuest())
+        guest = self.guests.setdefault(spec.id, FakeGuest(programs=self.programs))
         await guest.serve(reader, writer)
 
     async def __aenter__(self) -> Self:

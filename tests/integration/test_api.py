@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from app.api.app import MOUNT_PATH, create_api
 from app.services.bundle import Services
 from tests.integration.engine_lab import DEADLINE_S
+from tests.integration.serving import served
 
 TICKER = {"image": "busybox", "name": "ticker", "command": ["loop", "0.01"]}
 
@@ -27,13 +28,12 @@ async def client(services: Services) -> AsyncIterator[httpx2.AsyncClient]:
 
     link = await services.accounts.issue_setup_link()
     await services.accounts.create_first_admin(link, "admin", "correct horse battery")
-    token = await services.accounts.create_token("script", "admin")
-    async with httpx2.AsyncClient(
-        transport=httpx2.ASGITransport(with_state),
-        base_url="http://slipway.test",
-        headers={"Authorization": f"Bearer {token}"},
-        timeout=DEADLINE_S,
-    ) as client:
+    token = (await services.accounts.create_token("script", "admin")).secret
+    headers = {"Authorization": f"Bearer {token}"}
+    async with (
+        served(with_state) as url,
+        httpx2.AsyncClient(base_url=url, headers=headers, timeout=DEADLINE_S) as client,
+    ):
         yield client
 
 
@@ -77,7 +77,7 @@ async def test_faults_are_named_by_field(client: httpx2.AsyncClient) -> None:
 async def test_start_and_stop_are_idempotent(client: httpx2.AsyncClient) -> None:
     await client.post("/containers", json=TICKER, params={"start": True})
     for verb in ("start", "start", "stop", "stop"):
-        answer = await client.post(f"/containers/ticker/{verb}")
+        answer = await client.post(f"/containers/ticker/{verb}?timeout_s=0")
         assert answer.status_code == 200, answer.text
 
 
