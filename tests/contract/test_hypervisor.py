@@ -22,7 +22,7 @@ from tests.contract.qemu_lab import QemuLab
 
 END_DEADLINE_S = 20.0
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(params=["fake", pytest.param("qemu", marks=pytest.mark.qemu)])

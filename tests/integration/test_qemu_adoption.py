@@ -17,7 +17,7 @@ from tests.contract.guest_files import GuestFiles
 from tests.contract.hypervisor_lab import Talk
 from tests.contract.qemu_lab import QemuLab
 
-pytestmark = [pytest.mark.qemu, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(240)]
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from tests.contract.qemu_lab import QemuLab
 
 MEMORY_CGROUP = Path("/sys/fs/cgroup/memory")
 
-pytestmark = [pytest.mark.qemu, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(240)]
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from tests.contract.guest_files import GuestFiles
 from tests.contract.hypervisor_lab import Talk, make_image
 from tests.contract.qemu_lab import QemuLab
 
-pytestmark = [pytest.mark.qemu, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(240)]
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop to another user")
 
