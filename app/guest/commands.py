@@ -16,7 +16,7 @@ class CommandFailed(Exception):
     """A program ran and was not content; never leaves app.guest.
 
     Attributes:
-        output: The end of what it said, both streams.
+        output: The end of what it said, on standard error if anything.
     """
 
     def __init__(self, program: str, code: int, output: str) -> None:
@@ -74,6 +74,6 @@ async def run_command(
             async with asyncio.timeout(_KILL_WAIT_S):
                 await process.wait()
     if process.returncode:
-        said = (output + errors).decode(errors="replace").strip()
+        said = (errors.strip() or output.strip()).decode(errors="replace")
         raise CommandFailed(program, process.returncode, said[-2000:])
     return output.decode(errors="replace")

@@ -253,7 +253,7 @@ async def _compile_agent(source_dir: Path, cache_dir: Path, progress: Progress) 
     output = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=".agent-", dir=cache_dir))
     try:
         await run_command(
-            ["make", "-C", source_dir, f"OUT={output}"],
+            ["make", "--no-print-directory", "-C", source_dir, f"OUT={output}"],
             timeout_s=_COMPILE_TIMEOUT_S,
             advice=_COMPILER_ADVICE,
             environment={"MAKEFLAGS": "", "MAKELEVEL": "", "SOURCE_DATE_EPOCH": "0"},
