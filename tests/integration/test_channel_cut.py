@@ -8,7 +8,7 @@ bring it to its end by itself.
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,7 +39,7 @@ PARTS = 4
 SAMPLED_ZERO_BYTES = 2048
 
 # Not `read`: a signal just before it would wait for the line.
-TRAP_SCRIPT = 'trap "echo terminated; exit 3" TERM; echo ready; while :; do sleep 0.01; done'
+TRAP_SCRIPT = 'trap "echo terminated; exit 3" TERM; echo ready; sleep 60 & wait'
 
 
 def cuts(way: Way, part: int) -> Iterator[int]:
@@ -188,20 +188,23 @@ def native_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_native_agent(tmp_path_factory.mktemp("agent"))
 
 
-@pytest.fixture
-async def native(native_binary: Path, tmp_path: Path) -> AsyncGenerator[AgentUnderTest]:
-    async with native_agent(native_binary, tmp_path) as agent:
-        yield agent
-
-
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("way", Way)
-async def test_real_agent_cut_at_every_byte(native: AgentUnderTest, way: Way, part: int) -> None:
-    """One agent lives through all the cuts; what ran twice would fail with EEXIST or ESRCH."""
-    for number, cut_after_bytes in enumerate(cuts(way, part)):
-        wire = CuttingWire(native.connect, way, cut_after_bytes)
-        await check_session(native, wire, number + 1, ("sh", "-c", TRAP_SCRIPT))
-        if not wire.has_cut:
-            assert number > 100
-            return
+async def test_real_agent_cut_at_every_byte(native_binary: Path, tmp_path: Path, way: Way) -> None:
+    """What ran twice would fail with EEXIST or ESRCH."""
+    async with asyncio.TaskGroup() as group:
+        for part in range(PARTS):
+            directory = tmp_path / str(part)
+            directory.mkdir()
+            group.create_task(cut_everywhere(native_binary, directory, way, part))
+
+
+async def cut_everywhere(binary: Path, directory: Path, way: Way, part: int) -> None:
+    """Let one agent live through all the cuts of a part."""
+    async with native_agent(binary, directory) as agent:
+        for number, cut_after_bytes in enumerate(cuts(way, part)):
+            wire = CuttingWire(agent.connect, way, cut_after_bytes)
+            await check_session(agent, wire, number + 1, ("sh", "-c", TRAP_SCRIPT))
+            if not wire.has_cut:
+                assert number > 100
+                return
