@@ -2,7 +2,10 @@
 
 export function watchFaults() {
   focusFaults();
-  document.addEventListener('htmx:after:swap', focusFaults);
+  document.addEventListener('htmx:after:swap', (event) => {
+    // The preview is swapped as well, while somebody types: only an answer to the form takes the focus.
+    if (event.target instanceof HTMLFormElement) focusFaults();
+  });
   document.addEventListener('click', (event) => {
     if (!(event.target instanceof Element)) return;
     const link = event.target.closest('#faults a[href^="#"]');
@@ -14,12 +17,6 @@ export function watchFaults() {
   });
 }
 
-let shown = null;
-
 function focusFaults() {
-  const faults = document.getElementById('faults');
-  const text = faults?.textContent ?? null;
-  // The preview is swapped as well, while somebody types: only a new answer takes the focus.
-  if (faults && text !== shown) faults.focus();
-  shown = text;
+  document.getElementById('faults')?.focus();
 }
