@@ -3,6 +3,9 @@
 import asyncio
 import io
 import json
+import signal
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,14 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "data"
     monkeypatch.setenv("SLIPWAY_DATA_DIR", str(path))
     return path
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers() -> Iterator[None]:
+    """`serve` sets the handler of SIGTERM for its process, which here is the test run's."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
@@ -218,6 +229,35 @@ def test_wrong_setting_is_told_without_a_traceback(
 ) -> None:
     monkeypatch.setenv("SLIPWAY_PORT", "no")
     assert "SLIPWAY_PORT=no" in failure(capsys, "doctor")
+
+
+def test_serve_refuses_a_data_directory_in_use(
+    data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with DataDirectoryLock.take(data_dir):
+        said = failure(capsys, "serve")
+    assert f"{data_dir} is in use" in said
+    assert "SLIPWAY_DATA_DIR" in said
+
+
+@pytest.mark.usefixtures("data_dir")
+def test_serve_refuses_a_port_in_use(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        monkeypatch.setenv("SLIPWAY_PORT", str(port))
+        said = failure(capsys, "serve")
+    assert f"Port {port}" in said
+    assert "SLIPWAY_PORT" in said
+
+
+@pytest.mark.usefixtures("data_dir")
+def test_serve_refuses_an_address_that_is_not_ours(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLIPWAY_HOST", "192.0.2.1")
+    assert "SLIPWAY_HOST" in failure(capsys, "serve")
 
 
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
