@@ -13,6 +13,7 @@ from app.guest.protocol import EventKind, Tag
 _log = logging.getLogger(__name__)
 
 RLIMIT_INFINITY = (1 << 64) - 1
+NO_LIMIT = (1 << 64) - 1  # in `Limits`: lift a limit that was set
 
 FieldItems: TypeAlias = list[tuple[Tag, FieldValue]]
 
@@ -60,7 +61,7 @@ class ProcessSpec:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """cgroup v2 limits; None means no limit (in `update`: leave as it is)."""
+    """cgroup v2 limits; None means no limit; in `update` it leaves one, and NO_LIMIT lifts it."""
 
     memory_max_bytes: int | None = None
     memory_swap_max_bytes: int | None = None

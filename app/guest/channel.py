@@ -197,7 +197,10 @@ class GuestChannel:
         return stream
 
     def open_input(self, stream_id: int) -> InputStream:
-        """Write an input stream from its beginning; for a new stream, as in `open_output`.
+        """Write to an input stream; call it when `open_output` may be called.
+
+        It goes on where an earlier engine stopped. A stream whose process has ended, or that the
+        guest does not know, refuses the first write with Conflict.
 
         Raises:
             Conflict: It is being written already.

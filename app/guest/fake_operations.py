@@ -4,6 +4,7 @@ import asyncio
 import errno
 from collections.abc import Callable, Mapping
 
+from app.guest.agent_types import NO_LIMIT
 from app.guest.fake_process import (
     INIT_PROCESS_ID,
     SIGKILL,
@@ -259,6 +260,8 @@ class FakeMachine:
         for tag in _LIMIT_TAGS:
             if tag in fields:
                 container.limits[tag.name] = fields.number(tag)
+                if container.limits[tag.name] == NO_LIMIT:
+                    del container.limits[tag.name]
 
     def _delete(self, fields: Fields) -> FieldList:
         container = self._container(fields)

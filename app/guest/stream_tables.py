@@ -6,7 +6,7 @@ State only: `channel.py` moves the frames.
 from collections import deque
 from collections.abc import Callable
 
-from app.core.errors import Conflict, SlipwayError
+from app.core.errors import Conflict, InvalidArgument, SlipwayError
 from app.guest.frames import Frame
 from app.guest.hello import HelloInfo, StreamInfo
 from app.guest.protocol import FLAG_EOF, Direction
@@ -18,6 +18,12 @@ from app.guest.streams import (
 )
 
 _MAX_EARLY_ACKS = 1024
+_MAX_STREAM_ID = (1 << 32) - 1
+
+
+def _check_id(stream_id: int) -> None:
+    if not 0 < stream_id <= _MAX_STREAM_ID:
+        raise InvalidArgument(f"{stream_id} is no stream id: they go from 1 to {_MAX_STREAM_ID}")
 
 
 def _streams(hello: HelloInfo, direction: Direction) -> dict[int, StreamInfo]:
@@ -45,8 +51,9 @@ class OutputTable:
 
         Raises:
             Conflict: It is being read, or was read to its end.
-            InvalidArgument: The window is out of range.
+            InvalidArgument: The window or the id is out of range.
         """
+        _check_id(stream_id)
         if stream_id in self._open or stream_id in self._ends:
             raise Conflict(f"Output stream {stream_id} is being read already")
         stream = OutputStream(
@@ -145,21 +152,28 @@ class InputTable:
         self._wake = wake
         self._open: dict[int, InputStream] = {}
         self._turns: deque[InputStream] = deque()
-        self._early_acks: dict[int, Frame] = {}  # the guest may be faster than our caller
+        self._known: dict[int, StreamInfo] = {}  # as HELLO_ACK told
+        # The guest grants a new stream before it answers the request that makes it.
+        self._early_acks: dict[int, Frame] = {}
 
     def open(self, stream_id: int) -> InputStream:
-        """Begin writing to a stream.
+        """Begin writing to a stream; one that the guest does not know takes nothing.
 
         Raises:
             Conflict: It is being written already.
+            InvalidArgument: The id is out of range.
         """
+        _check_id(stream_id)
         if stream_id in self._open:
             raise Conflict(f"Input stream {stream_id} is being written already")
         stream = InputStream(stream_id, on_change=self._changed)
         self._open[stream_id] = stream
         self._turns.append(stream)
         early = self._early_acks.pop(stream_id, None)
-        if early is not None:
+        info = self._known.get(stream_id)
+        if info is not None or early is None:
+            stream.begin_connection(info)
+        if early is not None and not stream.is_finished:
             self._apply(stream, early)
         return stream
 
@@ -170,10 +184,10 @@ class InputTable:
 
     def begin_connection(self, hello: HelloInfo) -> None:
         """Wait for the guest's ACK of each stream; those it has forgotten are finished."""
-        known = _streams(hello, Direction.INPUT)
+        self._known = _streams(hello, Direction.INPUT)
         self._early_acks.clear()
         for stream_id, stream in list(self._open.items()):
-            stream.begin_connection(known.get(stream_id))
+            stream.begin_connection(self._known.get(stream_id))
 
     def take_frame(self) -> bytes | None:
         """Return the next DATA frame, or None; the streams take turns."""

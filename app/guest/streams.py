@@ -222,6 +222,7 @@ class InputStream:
         self._buffer = bytearray()  # from _base_offset: everything the guest has not acknowledged
         self._base_offset = 0
         self._sent_offset = 0
+        self._is_placed = False  # an earlier engine may have written: the guest says where to go on
         self._limit_offset: int | None = None  # None before the guest's ACK on this connection
         self._has_ended = False
         self._end_sent = False
@@ -276,10 +277,10 @@ class InputStream:
         await self._moved.wait()
 
     def begin_connection(self, info: StreamInfo | None) -> None:
-        """Wait for the guest's ACK again; None: the guest does not know the stream any more."""
+        """Wait for the guest's ACK again; None: the guest does not know the stream (any more)."""
         self._limit_offset = None
         self._end_sent = False
-        if info is None:
+        if info is None or info.has_ended:
             self.finish()
 
     def receive_ack(self, offset: int, window_bytes: int, *, eof: bool) -> None:
@@ -291,7 +292,10 @@ class InputStream:
         if eof:
             self.finish()
             return
-        if not self._base_offset <= offset <= max(self._sent_offset, self._base_offset):
+        if not self._is_placed:
+            self._is_placed = True
+            self._base_offset = self._sent_offset = offset
+        if not self._base_offset <= offset <= self._sent_offset:
             raise CorruptData(f"Channel lost: impossible ACK of stream {self.stream_id}: {offset}")
         del self._buffer[: offset - self._base_offset]
         self._base_offset = offset

@@ -185,7 +185,7 @@ async def test_fake_agent_cut_at_every_byte(way: Way, has_stale_tail: bool, part
 
 @pytest.fixture(scope="module")
 def native_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_native_agent(tmp_path_factory.mktemp("agent"))
+    return build_native_agent(tmp_path_factory)
 
 
 @pytest.mark.timeout(300)

@@ -19,7 +19,7 @@ from tests.contract.agent.host import (
 
 @pytest.fixture(scope="session")
 def native_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_native_agent(tmp_path_factory.mktemp("agent"))
+    return build_native_agent(tmp_path_factory)
 
 
 @pytest.fixture(params=["fake", "native"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import itertools
 import os
 import signal
@@ -10,6 +11,8 @@ from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from app.core.errors import Unavailable
 from app.guest.agent_types import ContainerSpec, ProcessSpec, container_fields, process_fields
@@ -45,10 +48,15 @@ class AgentUnderTest:
     has_cgroups: bool
 
 
-def build_native_agent(directory: Path) -> Path:
-    """Compile the agent as an ordinary process and return the binary."""
+def build_native_agent(temporary: pytest.TempPathFactory) -> Path:
+    """Compile the agent as an ordinary process, once for all workers, and return the binary."""
+    base = temporary.getbasetemp()
+    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "agent"
+    directory.mkdir(exist_ok=True)
     make = ["make", "-s", "-C", str(AGENT_SOURCE), "native", f"OUT={directory}"]
-    done = subprocess.run(make, capture_output=True, text=True, check=False)
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(make, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return directory / "slipway-agent-native"
 

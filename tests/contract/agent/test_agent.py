@@ -38,6 +38,7 @@ from tests.contract.agent.host import (
 )
 
 SIGTERM, SIGKILL = 15, 9
+pytestmark = pytest.mark.timeout(120)  # the first one builds the agent
 
 
 def process(host: RawHost, process_id: str) -> ProcessInfo:

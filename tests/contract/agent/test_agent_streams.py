@@ -20,6 +20,8 @@ from tests.contract.agent.host import (
     reconnect,
 )
 
+pytestmark = pytest.mark.timeout(120)  # the first one builds the agent
+
 NUMBERS = 300_000  # more than the 1 MiB that the guest holds without a spill
 
 
@@ -156,7 +158,6 @@ async def test_output_without_a_host_is_kept(host: RawHost, connect: Connect) ->
     assert lines == [b"%d" % number for number in range(1, 2001)]
 
 
-@pytest.mark.timeout(60)
 async def test_flood_blocks_and_loses_nothing(host: RawHost) -> None:
     await host.run("seq", str(NUMBERS))
     blocked = Fields((await host.event(EventKind.BACKPRESSURE)).payload)
@@ -169,7 +170,6 @@ async def test_flood_blocks_and_loses_nothing(host: RawHost) -> None:
     assert not Fields((await host.event(EventKind.BACKPRESSURE)).payload).flag(Tag.BLOCKED)
 
 
-@pytest.mark.timeout(60)
 async def test_blocked_container_leaves_others_alone(host: RawHost) -> None:
     await host.run("seq", str(NUMBERS))
     await host.event(EventKind.BACKPRESSURE)
@@ -177,7 +177,6 @@ async def test_blocked_container_leaves_others_alone(host: RawHost) -> None:
     assert joined(await host.output(11)) == b"quick\n"
 
 
-@pytest.mark.timeout(60)
 async def test_only_the_newest_backpressure_event_is_kept(host: RawHost, connect: Connect) -> None:
     await host.run("seq", str(NUMBERS))
     await host.event(EventKind.BACKPRESSURE)
@@ -203,6 +202,12 @@ async def test_stdin_is_granted_then_read(host: RawHost) -> None:
     await host.write(STDIN, 6, b"world", eof=True)
     assert joined(await host.output(OUTPUT)) == b"hello world"
     await host.event(EventKind.PROCESS_EXITED)
+
+
+async def test_stdin_is_granted_before_the_request_is_answered(host: RawHost) -> None:
+    await host.run("sleep", "100")
+    await host.exec("x", "cat", output=11, stdin=12)
+    assert [f.stream for f in host.seen if f.type is FrameType.ACK] == [12]
 
 
 async def test_stdin_known_bytes_are_skipped_and_gaps_dropped(host: RawHost) -> None:

@@ -176,6 +176,14 @@ async def test_output_of_an_unknown_stream_fails_after_reconnect(
         await anext(stream)
 
 
+@pytest.mark.parametrize("stream_id", [-1, 0, 1 << 32])
+async def test_stream_id_out_of_range_is_refused(channel: GuestChannel, stream_id: int) -> None:
+    with pytest.raises(InvalidArgument, match="stream id"):
+        channel.open_output(stream_id)
+    with pytest.raises(InvalidArgument, match="stream id"):
+        channel.open_input(stream_id)
+
+
 @pytest.mark.parametrize("window_bytes", [0, MIN_WINDOW_BYTES - 1, 1 << 32])
 async def test_window_out_of_range_is_refused(channel: GuestChannel, window_bytes: int) -> None:
     with pytest.raises(InvalidArgument):
@@ -295,7 +303,38 @@ async def test_stdin_after_eof_refuses(channel: GuestChannel) -> None:
         await stdin.write(b"x")
 
 
-async def test_control_overtakes_stdin(scripted: ScriptedGuest) -> None:
+async def test_stdin_goes_on_where_an_earlier_engine_stopped(guest: FakeGuest) -> None:
+    async with running(guest.connect) as first:
+        await launch(first, "cat", stdin=True)
+        stdin = first.open_input(STDIN)
+        await stdin.write(b"first ")
+        await stdin.drain()
+    async with running(guest.connect) as second:
+        await second.connected(DEADLINE_S)
+        stdin = second.open_input(STDIN)
+        await stdin.write(b"second")
+        stdin.write_eof()
+        assert await read_all(second.open_output(OUTPUT)) == b"first second"
+    async with running(guest.connect) as third:
+        await third.connected(DEADLINE_S)
+        with pytest.raises(Conflict):
+            await third.open_input(STDIN).write(b"too late")
+
+
+async def test_stdin_that_an_earlier_engine_ended_refuses(guest: FakeGuest) -> None:
+    async with running(guest.connect) as first:
+        await launch(first, "sleep", "100", stdin=True)
+        first.open_input(STDIN).write_eof()
+        await Agent(first).freeze("c1")
+        await until(lambda: guest.machine.inputs[STDIN].is_drained)
+    async with running(guest.connect) as second:
+        await second.connected(DEADLINE_S)
+        with pytest.raises(Conflict):
+            await second.open_input(STDIN).write(b"more")
+
+
+async def test_control_overtakes_stdin() -> None:
+    scripted = ScriptedGuest(hello=[known_stream(STDIN, direction=Direction.INPUT)])
     async with running(scripted.connect) as channel, asyncio.TaskGroup() as group:
         await channel.connected(DEADLINE_S)
         stdin = channel.open_input(STDIN)
@@ -311,3 +350,4 @@ async def test_control_overtakes_stdin(scripted: ScriptedGuest) -> None:
         answer = encode_fields([(Tag.ERRNO, 0)])
         scripted.say(encode_frame(FrameType.RESPONSE, answer, offset=frame.offset))
         await task
+    await scripted.close()
