@@ -19,8 +19,8 @@
 #include "hello.h"
 
 #define MODULE_LIST "/etc/modules.load"
-/* With it and what stands before it in the list the channel can come up. */
-#define PORT_MODULE "virtio_console.ko"
+/* A line that begins with it ends the part that the channel needs. */
+#define LIST_SEPARATOR '#'
 #define PORT_NAME "slipway.0"
 #define PORT_TIMEOUT_NS 10000000000ull
 #define MODULES_DONE "/run/modules.loaded"
@@ -88,11 +88,12 @@ static bool load_module(const char *path)
 	return done;
 }
 
+/* False at the end of the list, and of its first part. */
 static bool next_module(FILE *list, char line[512])
 {
-	while (fgets(line, 512, list)) {
+	while (fgets(line, 512, list) && *line != LIST_SEPARATOR) {
 		line[strcspn(line, "\n")] = 0;
-		if (*line && *line != '#')
+		if (*line)
 			return true;
 	}
 	return false;
@@ -121,17 +122,12 @@ static void load_modules(void)
 {
 	FILE *list = fopen(MODULE_LIST, "re");
 	char line[512];
-	const char *name;
 
 	if (!list)
 		die("can't open " MODULE_LIST ": %m");
-	while (next_module(list, line)) {
+	while (next_module(list, line))
 		if (!load_module(line))
 			die("the channel's modules are not complete");
-		name = strrchr(line, '/');
-		if (!strcmp(name ? name + 1 : line, PORT_MODULE))
-			break;
-	}
 	hello_stage("modules");
 	load_in_background(list);
 	fclose(list);

@@ -36,6 +36,7 @@ static struct {
 	void (*closed)(void);
 	struct receiver receiver;
 	bool established;
+	bool greeted; /* HELLO has come, but not yet any sign that its sender is connected */
 	bool readable;
 	bool writable;
 	struct message *first;
@@ -65,12 +66,19 @@ static void drop_queue(void)
 	channel.out_end = 0;
 }
 
+/* read() says 0 as long as nobody is connected. Connections are reported by another queue of the device
+ * than the data: a new host's HELLO may be read before the kernel knows of that host, and then the
+ * 0 that follows is no news. */
 static void disconnect(void)
 {
 	int fd;
 
-	channel.established = false;
 	channel.readable = false;
+	if (channel.greeted) {
+		channel.greeted = false;
+		return;
+	}
+	channel.established = false;
 	drop_queue();
 	receiver_init(&channel.receiver);
 	requests_disconnected();
@@ -130,6 +138,7 @@ static void greet(const struct frame *f)
 	struct buffer answer;
 
 	channel.established = false;
+	channel.greeted = !channel.closed; /* a socket's end is its end */
 	drop_queue();
 	requests_disconnected();
 	outputs_disconnected();
@@ -200,7 +209,7 @@ static void receive(void)
 		else if (count < 0 && errno == EINTR)
 			continue;
 		else if (count < 0 && errno == EAGAIN)
-			channel.readable = false;
+			channel.readable = channel.greeted = false;
 		else
 			disconnect();
 	}

@@ -20,16 +20,21 @@ static int failed(char *error, int number, const char *what)
 	return number;
 }
 
+/* The first time it steps in any case: the clock chip knows only seconds, and slewing half of one
+ * takes a quarter of an hour. */
 int platform_set_clock(uint64_t time_ns, char *error)
 {
+	static bool was_set;
 	int64_t off_ns = (int64_t)(time_ns - clock_ns(CLOCK_REALTIME));
 	struct timespec to = { (time_t)(time_ns / 1000000000), (long)(time_ns % 1000000000) };
 	struct timeval by = { (time_t)(off_ns / 1000000000), (suseconds_t)(off_ns % 1000000000 / 1000) };
 
-	if (off_ns >= STEP_FROM_NS || off_ns <= -STEP_FROM_NS) {
+	if (!was_set || off_ns >= STEP_FROM_NS || off_ns <= -STEP_FROM_NS) {
 		if (clock_settime(CLOCK_REALTIME, &to))
 			return failed(error, errno, "can't set the clock");
-		say("clock stepped by %lld ms", (long long)(off_ns / 1000000));
+		if (was_set)
+			say("clock stepped by %lld ms", (long long)(off_ns / 1000000));
+		was_set = true;
 	} else if (adjtime(&by, NULL)) {
 		return failed(error, errno, "can't slew the clock");
 	}

@@ -184,9 +184,12 @@ int identity_resolve(const char *user, char *const *extra, const char *passwd_pa
 				 group + 1);
 			return ENOENT;
 		}
-	} else if (*name) {
-		add_memberships(group_path, name, who);
 	}
+	/* The primary group is a supplementary one too, as in Docker: else a set-group-id program
+	 * could leave it and so escape a denial meant for the group. */
+	add_group(who, who->gid);
+	if (*name && !(group && group[1]))
+		add_memberships(group_path, name, who);
 	for (; *extra; extra++) {
 		if (!find_group(group_path, *extra, &gid)) {
 			snprintf(error, error_size,

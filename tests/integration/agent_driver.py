@@ -237,7 +237,9 @@ class AgentHost:
         elif got.type == FrameType.ACK:
             window = struct.unpack("<I", got.payload)[0]
             self.input_limits[got.stream] = (
-                got.offset, got.offset + window, bool(got.flags & FLAG_EOF)
+                got.offset,
+                got.offset + window,
+                bool(got.flags & FLAG_EOF),
             )
         elif got.type == FrameType.DATA:
             self._data(got)
@@ -257,9 +259,7 @@ class AgentHost:
         output = self.outputs.setdefault(stream, Output())
         window = struct.pack("<I", self.window_bytes if window_bytes is None else window_bytes)
         flags = FLAG_EOF if output.ended else 0
-        self.send(
-            frame(FrameType.ACK, window, flags=flags, stream=stream, offset=len(output.data))
-        )
+        self.send(frame(FrameType.ACK, window, flags=flags, stream=stream, offset=len(output.data)))
 
     def post(self, op: Op, fields: Fields) -> int:
         """Sends a request; returns its id."""
@@ -294,9 +294,7 @@ class AgentHost:
     def write(self, stream: int, data: bytes, offset: int, *, eof: bool = False) -> None:
         """Sends DATA on an input stream."""
         self.send(
-            frame(
-                FrameType.DATA, data, flags=FLAG_EOF if eof else 0, stream=stream, offset=offset
-            )
+            frame(FrameType.DATA, data, flags=FLAG_EOF if eof else 0, stream=stream, offset=offset)
         )
 
     def exit_event(self, container: str, process: str = "init") -> dict[int, bytes] | None:

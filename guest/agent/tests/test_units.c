@@ -256,13 +256,14 @@ static void users_as_docker_resolves_them(void)
 
 	CHECK(!resolve("", none, &who, error) && who.uid == 0 && !strcmp(who.home, "/root"));
 	CHECK(!resolve("app", none, &who, error) && who.uid == 1000 && who.gid == 1001);
-	CHECK(who.group_count == 1 && who.groups[0] == 63 && !strcmp(who.home, "/home/app"));
-	CHECK(!resolve("1000", none, &who, error) && who.gid == 1001 && who.group_count == 1);
-	CHECK(!resolve("app:audio", none, &who, error) && who.gid == 63 && !who.group_count);
+	CHECK(who.group_count == 2 && who.groups[0] == 1001 && who.groups[1] == 63);
+	CHECK(!strcmp(who.home, "/home/app"));
+	CHECK(!resolve("1000", none, &who, error) && who.gid == 1001 && who.group_count == 2);
+	CHECK(!resolve("app:audio", none, &who, error) && who.gid == 63 && who.group_count == 1);
 	CHECK(!resolve("4711", none, &who, error) && who.uid == 4711 && !who.gid);
 	CHECK(!strcmp(who.home, "/"));
 	CHECK(!resolve("4711:4712", none, &who, error) && who.gid == 4712);
-	CHECK(!resolve("app", extra, &who, error) && who.group_count == 2 && who.groups[1] == 77);
+	CHECK(!resolve("app", extra, &who, error) && who.group_count == 3 && who.groups[2] == 77);
 	CHECK(resolve("ghost", none, &who, error) == ENOENT);
 	CHECK(!strcmp(error, "unable to find user ghost: no matching entries in passwd file"));
 	CHECK(resolve("app:ghost", none, &who, error) == ENOENT);
