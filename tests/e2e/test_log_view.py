@@ -1,5 +1,7 @@
 """The log's view in a browser, over the services in memory."""
 
+import asyncio
+
 import pytest
 from playwright.async_api import expect
 
@@ -101,12 +103,10 @@ async def test_older_lines_are_read_on_scrolling_up(dashboard: Dashboard, fakes:
     await open_log(dashboard, fakes, 3500)
     seen = await dashboard.seen_numbers()
     assert min(seen) > 2500
-    for _ in range(12):
-        await scroll_to(dashboard, 0)
-        await dashboard.page.wait_for_timeout(60)
-        if 1 in await dashboard.seen_numbers():
-            break
-    numbers = await dashboard.seen_numbers()
+    async with asyncio.timeout(20):
+        while 1 not in (numbers := await dashboard.seen_numbers()):
+            await scroll_to(dashboard, 0)
+            await dashboard.page.evaluate("new Promise((done) => requestAnimationFrame(done))")
     assert numbers == list(range(1, len(numbers) + 1))
 
 
@@ -138,8 +138,9 @@ async def test_broken_expression_is_searched_as_it_stands(
 ) -> None:
     container_id = await open_log(dashboard, fakes)
     fakes.logs.write(container_id, "a (b", "a b")
+    await expect(dashboard.lines).to_have_count(2)
     await dashboard.page.locator("[data-find]").fill("(b")
-    await expect(dashboard.page.locator("[data-find-count]")).to_have_text("1 lines")
+    await expect(dashboard.page.locator("[data-find-count]")).to_have_text("1 line")
 
 
 async def test_lanes_can_be_hidden(dashboard: Dashboard, fakes: Fakes) -> None:

@@ -9,6 +9,7 @@ const OLDER_LINES = 1000;
 const GAP_LINES = 2000;
 const LOAD_MARGIN_PX = 600;
 const ANNOUNCE_MS = 5000;
+const COUNT_MS = 1000;
 
 export class LogPanel {
   store = new LogStore();
@@ -22,6 +23,7 @@ export class LogPanel {
   isDetached = false;
   hasEverAsked = false;
   lastAnnounced = 0;
+  lastCounted = 0;
   stored = 0;
   ended = false;
 
@@ -221,6 +223,7 @@ export class LogPanel {
 
   #showHits() {
     const place = this.#part('[data-find-count]');
+    this.lastCounted = performance.now();
     if (!this.find) {
       place.textContent = '';
       return;
@@ -231,7 +234,7 @@ export class LogPanel {
       if (this.#matches(item)) count += 1;
       if (item === this.view.look.current) position = count;
     }
-    place.textContent = position ? `${position} of ${count.toLocaleString('en')}` : `${count.toLocaleString('en')} lines`;
+    place.textContent = position ? `${position} of ${count.toLocaleString('en')}` : `${count.toLocaleString('en')} ${count === 1 ? 'line' : 'lines'}`;
   }
 
   #follow() {
@@ -326,6 +329,7 @@ export class LogPanel {
       if (words) words.textContent = `${this.unseen.toLocaleString('en')} new ${this.unseen === 1 ? 'line' : 'lines'}`;
     }
     this.#showCounts();
+    if (this.find && performance.now() - this.lastCounted > COUNT_MS) this.#showHits();
   }
 
   #showCounts() {

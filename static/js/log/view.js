@@ -28,7 +28,7 @@ export class LogView extends EventTarget {
   #columns = 80;
   #frame = 0;
   #epoch = 0;
-  #ownScroll = -1;
+  #expectedTop = 0;
   /** @type {HTMLLIElement[]} */
   #pool = [];
 
@@ -78,9 +78,12 @@ export class LogView extends EventTarget {
 
   /** Keep the row in sight where it is while rows before it change. @param {() => void} change */
   keepingPlace(change) {
-    const [index, above] = this.rows.at(Math.floor(this.view.scrollTop / LINE_PX));
+    const [first] = this.rows.at(Math.floor(this.view.scrollTop / LINE_PX));
+    // A line, not a mark: marks stay at the top of the log while older lines come in below them.
+    const line = this.rows.items.slice(first, first + 200).findIndex((item) => item.seq > 0);
+    const index = first + Math.max(line, 0);
     const anchor = this.rows.items[index];
-    const within = this.view.scrollTop - above * LINE_PX;
+    const within = this.view.scrollTop - this.rows.offsetOf(index) * LINE_PX;
     change();
     this.space.style.height = `${this.rows.total * LINE_PX}px`;
     const now = anchor ? this.rows.items.indexOf(anchor) : -1;
@@ -118,15 +121,17 @@ export class LogView extends EventTarget {
 
   /** @param {number} top */
   #scrollTo(top) {
-    this.view.scrollTop = top;
-    this.#ownScroll = this.view.scrollTop;
+    // Not left to the browser's own limit: rows not yet moved still stick out below the space.
+    this.view.scrollTop = Math.min(top, Math.max(this.rows.total * LINE_PX - this.view.clientHeight, 0));
+    this.#expectedTop = this.view.scrollTop;
   }
 
   #scrolled() {
     this.update();
-    const isOwn = Math.abs(this.view.scrollTop - this.#ownScroll) < 2;
-    this.#ownScroll = -1;
-    if (!isOwn) this.dispatchEvent(new Event('user-scroll'));
+    // Events come late and merged: what stands where we put it was not moved by the operator.
+    if (Math.abs(this.view.scrollTop - this.#expectedTop) < 2) return;
+    this.#expectedTop = this.view.scrollTop;
+    this.dispatchEvent(new Event('user-scroll'));
   }
 
   #resized() {
