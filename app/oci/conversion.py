@@ -82,9 +82,8 @@ def scan_layer(
         index.add(entry)
     diff_id = plain.drain()
     found = blob.drain()
-    return ScannedLayer(
-        index, found if is_plain else diff_id, found, blob.count_bytes, plain.count_bytes
-    )
+    ids = (found if is_plain else diff_id, found)
+    return ScannedLayer(index, *ids, blob.count_bytes, plain.count_bytes)
 
 
 def convert_layer(

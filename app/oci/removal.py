@@ -50,6 +50,11 @@ def plan_removal(
     mine = [user for user in users if user.image_id == image.id]
     if reference is not None:
         return _plan_by_name(image, reference, force, mine, is_leased)
+    _check_by_id(image, force, mine)
+    return RemovalPlan(image.references, is_deleted=not mine and not is_leased)
+
+
+def _check_by_id(image: Image, force: bool, mine: list[ImageUser]) -> None:
     repositories = {item.name for item in image.references}
     if not force and len(repositories) > 1:
         raise _cannot_delete(
@@ -68,7 +73,6 @@ def plan_removal(
             "must be forced",
             f"image is being used by stopped container {short_id(mine[0].container_id)}",
         )
-    return RemovalPlan(image.references, is_deleted=not mine and not is_leased)
 
 
 def _plan_by_name(

@@ -121,8 +121,7 @@ class ImageStore:
         Raises:
             InvalidArgument: Bad `reference`, or given for several images; unsafe or oversized
                 content.
-            CorruptData: Damaged, truncated or lying archive.
-            Unsupported: No Linux image for this machine.
+            CorruptData: Damaged, truncated or lying. Unsupported: No image for this machine.
             ResourceExhausted: The disk is (nearly) full.
             DeadlineExceeded: The upload stalled.
         """
@@ -132,6 +131,15 @@ class ImageStore:
         options = RootfsOptions(
             config or ImageConfig(), created or datetime.now(UTC), host_architecture()
         )
+        return await self._import(chunks, name, options, progress or _ignore)
+
+    async def _import(
+        self,
+        chunks: AsyncIterator[bytes],
+        name: Reference | None,
+        options: RootfsOptions,
+        report: Callable[[ImportProgress], None],
+    ) -> list[Image]:
         async with self._layout.staging() as staging:
             with contextlib.ExitStack() as pins:
                 importer = Importer(
@@ -141,7 +149,7 @@ class ImageStore:
                     staging=staging,
                     limits=self._limits,
                     known=self._catalog.known_layers(),
-                    report=progress or _ignore,
+                    report=report,
                     pin=lambda digest: pins.enter_context(self._disks.pinned([digest])),
                 )
                 try:
