@@ -65,6 +65,7 @@ class PipeDrain:
 
     def __init__(self, fd: int, file: BoundedFile) -> None:
         self.file = file
+        self.lost_bytes = 0  # that could not be written
         self._fd = fd
         self._task: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
@@ -75,7 +76,13 @@ class PipeDrain:
 
     async def _run(self) -> None:
         while data := await self._read():
-            await asyncio.to_thread(self.file.append, data)
+            try:
+                await asyncio.to_thread(self.file.append, data)
+            except OSError as exc:
+                # The pipe is emptied all the same: a full disk must not hold the guest up.
+                if self.lost_bytes == 0:
+                    log.warning("%s is incomplete from now on: %s", self.file.path, exc)
+                self.lost_bytes += len(data)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(COALESCE_S):
                     await self._hurry.wait()
@@ -106,8 +113,6 @@ class PipeDrain:
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait({self._task})
-        if self._task is not None and not self._task.cancelled() and self._task.exception():
-            log.warning("%s is incomplete: %s", self.file.path, self._task.exception())
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

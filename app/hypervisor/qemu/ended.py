@@ -1,6 +1,7 @@
 """A VM that had ended before this engine came."""
 
 from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable
 from pathlib import Path
 
 from app.core.errors import Unavailable
@@ -13,8 +14,9 @@ from app.hypervisor.steps import run_whole
 class EndedVm:
     """What is left of it: its spec, its console, and how it ended."""
 
-    def __init__(self, ended: Ended) -> None:
+    def __init__(self, ended: Ended, *, on_discarded: Callable[[str], None]) -> None:
         self._ended = ended
+        self._on_discarded = on_discarded
 
     @property
     def spec(self) -> VmSpec:
@@ -72,6 +74,7 @@ class EndedVm:
     async def discard(self) -> None:
         """Remove the run directory."""
         await run_whole(self._ended.directory.remove)
+        self._on_discarded(self.spec.id)
 
     def _gone(self) -> Unavailable:
         return Unavailable(f"VM {self.spec.id} is gone: {self._ended.exit.detail}")

@@ -18,6 +18,7 @@ from app.hypervisor.qemu.process import ExitStatus
 
 KERNEL_LOG = Path("/dev/kmsg")
 STDERR_LIMIT_CHARACTERS = 600
+PANIC_LIMIT_CHARACTERS = 200
 
 _PANIC = re.compile(r"Kernel panic - not syncing: *([^\r\n]*)")
 _OOM_KILL = re.compile(r"Killed process (\d+) ")
@@ -66,7 +67,7 @@ def judge(evidence: Evidence) -> VmExit:
 
 def _judge_guest(evidence: Evidence) -> VmExit | None:
     panic = _PANIC.findall(evidence.console_tail)
-    text = panic[-1].strip() if panic else ""
+    text = _plain(panic[-1], PANIC_LIMIT_CHARACTERS) if panic else ""
     if evidence.is_panicked or (evidence.shutdown == "guest-reset" and text):
         return VmExit(
             VmEndReason.PANIC,
@@ -120,8 +121,14 @@ def _judge_process(evidence: Evidence) -> VmExit:
 
 
 def _words(stderr: str) -> str:
-    text = " ".join(stderr.split())
-    return f": {text[-STDERR_LIMIT_CHARACTERS:]}" if text else ""
+    text = _plain(stderr, STDERR_LIMIT_CHARACTERS)
+    return f": {text}" if text else ""
+
+
+def _plain(text: str, limit_characters: int) -> str:
+    """One line of printable characters: what a guest or QEMU wrote is for people to read."""
+    words = " ".join(text.split())
+    return "".join(c if c.isprintable() else "?" for c in words)[:limit_characters]
 
 
 def _oom_doubt(evidence: Evidence) -> str:

@@ -116,6 +116,7 @@ class QemuHypervisor:
                 launch.record,
                 console=launch.console,
                 stderr=launch.stderr,
+                on_discarded=self._forget,
             )
         except BaseException:
             await run_whole(launch.undo)
@@ -145,7 +146,7 @@ class QemuHypervisor:
         new = [path for path in paths if path.name not in self._vms | dict.fromkeys(self._creating)]
         for found in await asyncio.gather(*(run_whole(inspect, path) for path in new)):
             if isinstance(found, Ended):
-                self._vms[found.spec.id] = EndedVm(found)
+                self._vms[found.spec.id] = EndedVm(found, on_discarded=self._forget)
             elif found is not None:
                 self._vms[found.spec.id] = await self._take_over(found)
         running = [vm for vm in self._vms.values() if isinstance(vm, QemuVm)]
@@ -156,7 +157,6 @@ class QemuHypervisor:
         ):
             if not is_known:
                 log.warning("VM %s runs, but its monitor does not answer", vm.spec.id)
-        await self._forget_discarded()
         return list(self._vms.values())
 
     async def _take_over(self, found: Running) -> QemuVm:
@@ -170,14 +170,13 @@ class QemuHypervisor:
             found.record,
             console=console_drain(directory, console_fd),
             stderr=PipeDrain(stderr_fd, stderr_file(directory)),
+            on_discarded=self._forget,
         )
         vm.begin()
         return vm
 
-    async def _forget_discarded(self) -> None:
-        paths = await asyncio.to_thread(list_run_directories, self._run_root)
-        names = {path.name for path in paths}
-        self._vms = {vm_id: vm for vm_id, vm in self._vms.items() if vm_id in names}
+    def _forget(self, vm_id: str) -> None:
+        self._vms.pop(vm_id, None)
 
     async def close(self) -> None:
         """See the port."""

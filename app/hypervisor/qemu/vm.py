@@ -6,7 +6,7 @@ import logging
 import signal
 import time
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -51,6 +51,7 @@ class QemuVm:
         *,
         console: PipeDrain,
         stderr: PipeDrain,
+        on_discarded: Callable[[str], None] = lambda _vm_id: None,
     ) -> None:
         self._directory = directory
         self._spec = spec
@@ -58,6 +59,7 @@ class QemuVm:
         self._record = record
         self._console = console
         self._stderr = stderr
+        self._on_discarded = on_discarded
         self._evidence = Evidence()
         self._monitor = Monitor(spec.id, self._on_event)
         self._disks = Disks(spec.id, self._monitor)
@@ -157,6 +159,7 @@ class QemuVm:
                 f"VM {self._spec.id} still runs", advice="Stop it before it is discarded."
             )
         await run_whole(self._directory.remove)
+        self._on_discarded(self._spec.id)
 
     # What the hypervisor needs.
 
@@ -219,7 +222,14 @@ class QemuVm:
         finally:
             keeper.cancel()
             await asyncio.wait({keeper})
-        await finish(self._conclude())
+        try:
+            await finish(self._conclude())
+        except Exception as exc:
+            log.exception("VM %s: its end could not be recorded", self._spec.id)
+            if not self._exit.done():  # nobody may wait for ever
+                self._exit.set_result(
+                    VmExit(VmEndReason.FAILED, f"its end could not be recorded: {exc}")
+                )
 
     async def _keep_monitor(self) -> None:
         while True:
@@ -232,6 +242,8 @@ class QemuVm:
                 await self._react_until_lost()
             except SlipwayError as exc:
                 log.info("VM %s: %s", self._spec.id, exc)
+            except Exception:
+                log.exception("VM %s: its monitor is not understood", self._spec.id)
             await asyncio.sleep(RECONNECT_INTERVAL_S)
 
     async def _read_state(self) -> None:
@@ -248,15 +260,12 @@ class QemuVm:
 
     async def _react_until_lost(self) -> None:
         lost = asyncio.create_task(self._monitor.wait_lost())
+        lost.add_done_callback(lambda _: self._changed.set())
         try:
             while not lost.done():
-                changed = asyncio.create_task(self._changed.wait())
-                await asyncio.wait(
-                    {lost, changed},
-                    timeout=RESUME_INTERVAL_S if self._is_full else None,
-                    return_when="FIRST_COMPLETED",
-                )
-                changed.cancel()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RESUME_INTERVAL_S if self._is_full else None):
+                        await self._changed.wait()
                 if self._changed.is_set():
                     self._changed.clear()
                     if self._is_over:

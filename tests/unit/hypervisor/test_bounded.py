@@ -82,6 +82,22 @@ async def test_drain_takes_all_up_to_the_writers_end(file: BoundedFile) -> None:
     assert file.path.read_bytes() == b"first last"
 
 
+async def test_drain_goes_on_when_its_file_cannot_be_written(tmp_path: Path) -> None:
+    file = BoundedFile(tmp_path / "gone" / "log", head_bytes=HEAD_BYTES, limit_bytes=LIMIT_BYTES)
+    read_fd, write_fd = os.pipe2(os.O_NONBLOCK)
+    drain = PipeDrain(read_fd, file)
+    drain.start()
+    os.write(write_fd, b"lost")
+    async with asyncio.timeout(5):
+        while drain.lost_bytes == 0:  # noqa: ASYNC110 -- a thread fails
+            await asyncio.sleep(0)
+    file.path.parent.mkdir()
+    os.write(write_fd, b"kept")
+    os.close(write_fd)
+    await drain.finish()
+    assert file.path.read_bytes() == b"kept"
+
+
 async def test_drain_closed_leaves_the_rest_to_the_next(file: BoundedFile) -> None:
     read_fd, write_fd = os.pipe2(os.O_NONBLOCK)
     kept_fd = os.dup(read_fd)

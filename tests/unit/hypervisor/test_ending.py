@@ -80,6 +80,13 @@ def test_long_words_of_qemu_are_cut() -> None:
     assert len(vm_exit.detail) < 1000
 
 
+def test_panic_text_of_a_hostile_guest_is_one_short_plain_line() -> None:
+    console = "Kernel panic - not syncing: \x1b[2J\x07" + "z" * 10_000 + "\n"
+    detail = judge(Evidence(is_panicked=True, console_tail=console)).detail
+    assert detail.isprintable()
+    assert len(detail) < 300
+
+
 def test_old_panic_on_the_console_does_not_explain_a_kill() -> None:
     assert judge(Evidence(status=KILLED, console_tail=CONSOLE)).reason is VmEndReason.KILLED
 
