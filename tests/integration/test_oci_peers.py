@@ -31,9 +31,9 @@ async def fill(root: Path) -> None:
         await import_bytes(store, docker_archive(LAYERS, ("team/app:1",)))
 
 
-async def take_in(root: Path, archive: Path) -> Image:
+async def take_in(root: Path, archive: bytes) -> Image:
     async with open_store(root) as store:
-        [image] = await import_bytes(store, archive.read_bytes())
+        [image] = await import_bytes(store, archive)
         low, high = await store.layer_disks(image)
         assert "/a" in list_disk(low)
         assert list_disk(high)["/a"].startswith("c--------- 0/0 0,0")
@@ -46,7 +46,7 @@ def test_peer_reads_our_store_and_we_read_its_archive(tmp_path: Path, kind: str)
     asyncio.run(fill(tmp_path / "one"))
     archive = tmp_path / "archive.tar"
     skopeo_copy(f"oci:{tmp_path / 'one'}:docker.io/team/app:1", f"{kind}:{archive}:peer/app:2")
-    image = asyncio.run(take_in(tmp_path / "two", archive))
+    image = asyncio.run(take_in(tmp_path / "two", archive.read_bytes()))
     assert image.display_name == "peer/app:2"
     assert image.diff_ids == tuple(sha256(layer) for layer in LAYERS)
     assert image.id == sha256(image_config(LAYERS))
