@@ -140,6 +140,7 @@ class Importer:
         upload = await receive(
             chunks,
             self._staging / "upload",
+            self._workers,
             reserve_bytes=self._limits.reserve_bytes,
             on_bytes=lambda count: self._tell(ImportStage.RECEIVING, "", count, None),
         )

@@ -15,7 +15,7 @@ from app.domain.reference import Digest
 from app.oci.compression import Compression, detect_compression
 from app.oci.streams import CHUNK_BYTES
 from app.oci.tar_reader import BLOCK_BYTES, looks_like_tar
-from app.oci.work import disk_error
+from app.oci.work import Workers, disk_error
 
 CHUNK_TIMEOUT_S = 120.0
 SPACE_CHECK_BYTES = 32 * MIB
@@ -85,6 +85,7 @@ def check_space(directory: Path, reserve_bytes: int, what: str) -> None:
 async def receive(
     chunks: AsyncIterator[bytes],
     path: Path,
+    workers: Workers,
     *,
     reserve_bytes: int,
     on_bytes: Callable[[int], None],
@@ -98,18 +99,18 @@ async def receive(
     """
     writer: _Writer | None = None
     try:
-        writer = await asyncio.to_thread(_Writer, path, reserve_bytes)
+        writer = await workers.write(lambda: _Writer(path, reserve_bytes))
         iterator = aiter(chunks)
         while (data := await _next_chunk(iterator)) is not None:
             if writer.add(data):
-                await asyncio.to_thread(writer.flush)
+                await workers.write(writer.flush)
                 on_bytes(writer.size_bytes)
-        return await asyncio.to_thread(writer.finish)
+        return await workers.write(writer.finish)
     except OSError as error:
         raise disk_error(error, "receiving the archive") from error
     finally:
         if writer is not None:
-            await asyncio.to_thread(writer.close)
+            await workers.write(writer.close)
 
 
 async def _next_chunk(iterator: AsyncIterator[bytes]) -> bytes | None:

@@ -29,9 +29,16 @@ def disk_error(error: OSError, what: str) -> SlipwayError:
 
 
 class Workers:
-    """A few threads for heavy work: hashing, unpacking, converting."""
+    """A few threads for heavy work, and a few for writing uploads.
+
+    Apart from each other, and from the loop's own pool: a slow disk or a long conversion holds up
+    imports, not the rest of the engine.
+    """
 
     def __init__(self, threads: int = 2) -> None:
+        self._writers = concurrent.futures.ThreadPoolExecutor(
+            threads, thread_name_prefix="slipway-uploads"
+        )
         self._pool = concurrent.futures.ThreadPoolExecutor(
             threads, thread_name_prefix="slipway-images"
         )
@@ -62,9 +69,14 @@ class Workers:
         except OSError as error:
             raise disk_error(error, what) from error
 
+    async def write(self, function: Callable[[], T]) -> T:
+        """Run one short step of an upload: a write or a sync."""
+        return await asyncio.get_running_loop().run_in_executor(self._writers, function)
+
     async def close(self) -> None:
         """Wait for running work and end the threads. Idempotent."""
         await asyncio.to_thread(self._pool.shutdown)
+        await asyncio.to_thread(self._writers.shutdown)
 
 
 async def settle(future: "asyncio.Future[T]") -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from app.core.errors import CorruptData, DeadlineExceeded, ResourceExhausted
 from app.oci import receiving
 from app.oci.compression import Compression
 from app.oci.receiving import ReceivedFile, receive
+from app.oci.work import Workers
 from tests.unit.oci.archives import Item, make_tar, stream
 
 TAR = make_tar(Item("a", bytes(3_000_000)))
@@ -22,17 +23,22 @@ def _ignore(_: int) -> None:
 
 
 async def receive_all(
-    chunks: AsyncIterator[bytes], path: Path, reserve_bytes: int = 0
+    chunks: AsyncIterator[bytes],
+    path: Path,
+    reserve_bytes: int = 0,
+    on_bytes: Callable[[int], None] = _ignore,
 ) -> ReceivedFile:
-    return await receive(chunks, path, reserve_bytes=reserve_bytes, on_bytes=_ignore)
+    workers = Workers()
+    try:
+        return await receive(chunks, path, workers, reserve_bytes=reserve_bytes, on_bytes=on_bytes)
+    finally:
+        await workers.close()
 
 
 @pytest.mark.parametrize("chunk_bytes", [1000, 65536, 10_000_000])
 async def test_receive_stores_and_hashes(tmp_path: Path, chunk_bytes: int) -> None:
     seen: list[int] = []
-    received = await receive(
-        stream(TAR, chunk_bytes), tmp_path / "upload", reserve_bytes=0, on_bytes=seen.append
-    )
+    received = await receive_all(stream(TAR, chunk_bytes), tmp_path / "upload", 0, seen.append)
     assert (tmp_path / "upload").read_bytes() == TAR
     assert received.digest.hex == hashlib.sha256(TAR).hexdigest()
     assert received.size_bytes == len(TAR)
