@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from asyncio.subprocess import Process
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -50,18 +51,17 @@ async def run_command(
         DeadlineExceeded: It took too long.
     """
     program = str(arguments[0])
+    beginning = asyncio.create_task(_begin(arguments, directory, environment or {}))
     try:
-        process = await asyncio.create_subprocess_exec(
-            *map(str, arguments),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            cwd=directory,
-            env={**os.environ, "LC_ALL": "C", **(environment or {})},
-            start_new_session=True,
-        )
+        process = await asyncio.shield(beginning)
     except FileNotFoundError as exc:
         raise PrerequisiteMissing(f"{program} is not installed", advice=advice) from exc
+    except asyncio.CancelledError:
+        # asyncio, cancelled in the middle, would end the program but not what that has started,
+        # and wait for the latter.
+        with contextlib.suppress(OSError):
+            await _kill(await beginning)
+        raise
     try:
         async with asyncio.timeout(timeout_s):
             output, errors = await process.communicate()
@@ -69,11 +69,31 @@ async def run_command(
         raise DeadlineExceeded(f"{program} did not finish within {timeout_s:.0f} s") from exc
     finally:
         if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            async with asyncio.timeout(_KILL_WAIT_S):
-                await process.wait()
+            await _kill(process)
     if process.returncode:
         said = (errors.strip() or output.strip()).decode(errors="replace")
         raise CommandFailed(program, process.returncode, said[-2000:])
     return output.decode(errors="replace")
+
+
+async def _begin(
+    arguments: Sequence[str | Path], directory: Path | None, environment: Mapping[str, str]
+) -> Process:
+    return await asyncio.create_subprocess_exec(
+        *map(str, arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=directory,
+        env={**os.environ, "LC_ALL": "C", **environment},
+        start_new_session=True,
+    )
+
+
+async def _kill(process: Process) -> None:
+    """End a program and what it has started; nobody has to be waiting for it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_KILL_WAIT_S):
+            await process.wait()
