@@ -16,7 +16,7 @@ from app.domain.log import LogLine
 
 BATCH_LINES = 500
 BATCH_BYTES = 512 * 1024
-QUEUE_LINES = 5_000
+QUEUE_LINES = 20_000
 QUEUE_BYTES = 4 * 1024 * 1024
 
 

@@ -10,7 +10,7 @@ from app.domain.restart import next_delay_s
 from app.domain.vm import VmEndReason
 from app.guest.agent import INIT_PROCESS_ID
 from app.guest.hello import HelloInfo
-from app.guest.protocol import ProcessState
+from app.guest.protocol import Direction, ProcessState
 from app.hypervisor.port import Vm, VmExit
 from app.services.launch import Blueprint
 from app.services.parts import EngineParts
@@ -254,7 +254,7 @@ class Life:
         if container.config.stdin_open:
             run.stdin = run.channel.open_input(STDIN_STREAM_ID)
         for info in hello.streams if hello else ():
-            if info.stream_id not in {OUTPUT_STREAM_ID, STDIN_STREAM_ID}:
+            if info.direction is Direction.OUTPUT and info.stream_id != OUTPUT_STREAM_ID:
                 work = run.discard_output(info)
                 run.adopt_helper(group.create_task(run.end_if_corrupt(work)))
 

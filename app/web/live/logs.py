@@ -48,7 +48,7 @@ async def log_topic(request: Request, object_id: str, message: dict[str, Any], s
 
 
 async def _relay(follower: LogFollower, send: Send) -> None:
-    """Send batches of up to BATCH_LINES lines that are at most BATCH_AGE_S old.
+    """Send lines at once, but no more often than each BATCH_AGE_S or BATCH_LINES lines.
 
     While `send` waits for a slow tab nothing is read here: the follower's own bound is then what
     turns lines into a gap, and the container is never held back.
@@ -66,13 +66,12 @@ async def _relay(follower: LogFollower, send: Send) -> None:
             if reading.done():
                 item, reading = reading.result(), None
             if isinstance(item, LogBatch):
-                if not pending:
-                    flush_at_s = time.monotonic() + BATCH_AGE_S
                 pending += item.lines
             is_due = len(pending) >= BATCH_LINES or time.monotonic() >= flush_at_s
             if pending and (is_due or isinstance(item, LogGap | LogEnd)):
                 await _send_lines(pending, send)
                 pending = []
+                flush_at_s = time.monotonic() + BATCH_AGE_S
             if isinstance(item, LogGap):
                 await send({"gap": [item.from_seq, item.to_seq]})
             elif isinstance(item, LogEnd):
