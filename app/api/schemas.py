@@ -4,7 +4,7 @@ from base64 import b64encode
 from datetime import UTC, datetime
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from app.domain.container import Container, ContainerState
 from app.domain.container_config import ContainerConfig
@@ -22,7 +22,7 @@ ByteCount = Annotated[int, Field(ge=0, le=LARGEST_NUMBER)]
 Text = Annotated[str, Field(max_length=4096)]
 Words = Annotated[list[Annotated[str, Field(max_length=131_072)]], Field(max_length=4096)]
 
-CONTAINER_EXAMPLE = {
+CONTAINER_EXAMPLE: dict[str, JsonValue] = {
     "image": "busybox:latest",
     "name": "ticker",
     "command": ["sh", "-c", "i=0; while :; do echo tick $i; i=$((i+1)); sleep 1; done"],

@@ -1,6 +1,6 @@
 """What can be done with images."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from app.domain.event import EventType
 from app.domain.image import Image, ImageRemoval, ImageUser, ImportProgress
@@ -25,7 +25,7 @@ class ImageService:
         self._events = events
         self._feed = feed
 
-    async def list(self) -> "list[Image]":
+    async def list(self) -> Sequence[Image]:
         """Newest first."""
         return self._store.list_images()
 
@@ -44,7 +44,7 @@ class ImageService:
         reference: str | None,
         initiator: str,
         progress: Callable[[ImportProgress], None] | None = None,
-    ) -> "list[Image]":
+    ) -> Sequence[Image]:
         """Take in a `docker save` archive, an OCI archive or a root filesystem tar, streamed.
 
         Raises:
