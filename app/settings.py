@@ -24,7 +24,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=1, le=65535, description="Port of the dashboard.")
     public_url: str = Field(
         default="",
-        description="URL by which browsers reach the dashboard behind a proxy; empty: host and port.",
+        description="URL by which browsers reach it behind a proxy; empty: host and port.",
     )
     default_memory_bytes: int = Field(
         default=GIB, ge=128 * MIB, description="VM memory of a container without a memory limit."

@@ -1,1 +1,1 @@
-"""The guest: how to build it (`image.py`) and how to talk to its agent (`protocol.py`, `channel.py`, `agent.py`)."""
+"""The guest: its build (`image.py`), and talk with its agent (`channel.py`, `agent.py`)."""

@@ -92,7 +92,9 @@ async def test_import_of_every_form_gives_the_same_image(tmp_path: Path, data: b
         assert not list((tmp_path / "store/ingest").iterdir())
 
 
-@pytest.mark.parametrize("pack", [bytes, gz, zstandard.compress, lzma.compress], ids=str)
+@pytest.mark.parametrize(
+    "pack", [bytes, gz, zstandard.compress, lzma.compress], ids=["plain", "gzip", "zstd", "xz"]
+)
 async def test_import_of_a_root_filesystem(tmp_path: Path, pack: object) -> None:
     assert callable(pack)
     async with open_store(tmp_path / "store") as store:
