@@ -16,7 +16,7 @@ from app.core.errors import (
     Unavailable,
     Unsupported,
 )
-from app.guest.image import GuestImage, build_guest, export_guest
+from app.guest.image import GuestImage, build_guest, export_guest, find_guest
 from tests.unit.guest.kernel_package import (
     IMAGE_PACKAGE,
     META_PACKAGE,
@@ -80,6 +80,9 @@ class Workshop:
             source_date_epoch_s=epoch_s,
         )
 
+    def find(self) -> GuestImage | None:
+        return find_guest(self.yaml, cache_dir=self.cache, agent_source_dir=self.agent)
+
     def files(self) -> list[str]:
         """Everything in the cache but its lock."""
         found = (path.relative_to(self.cache) for path in self.cache.rglob("*") if path.is_file())
@@ -134,6 +137,21 @@ async def test_second_build_comes_from_the_cache(workshop: Workshop) -> None:
     assert workshop.apt.calls()
     assert await workshop.build() == first
     assert workshop.said == []
+    assert workshop.apt.calls() == []
+
+
+async def test_find_gives_what_a_build_would_take_from_the_cache(workshop: Workshop) -> None:
+    assert workshop.find() is None
+    assert not workshop.cache.exists()
+    image = await workshop.build()
+    assert workshop.find() == image
+
+
+async def test_find_gives_nothing_once_the_inputs_have_changed(workshop: Workshop) -> None:
+    await workshop.build()
+    workshop.apt.calls()
+    (workshop.agent / "agent.c").write_text("int other;\n")
+    assert workshop.find() is None
     assert workshop.apt.calls() == []
 
 
