@@ -281,6 +281,8 @@ static void transmit(void)
 			channel.out_start += (size_t)count;
 		else if (count < 0 && errno == EINTR)
 			continue;
+		else if (count < 0 && errno != EAGAIN && channel.closed)
+			disconnect(); /* a full queue may be what keeps us from reading the end */
 		else
 			channel.writable = false; /* full, or nobody there: the next edge tells */
 	}

@@ -1,8 +1,8 @@
 /* Usage: slipway-agent-native (--channel-fd N | --listen PATH) [--spool-dir DIR]
  *
  * --channel-fd serves one inherited stream socket and ends with it; --listen accepts one connection
- * after the other on a unix socket and ends by POWER_OFF or a signal. Killed processes take their
- * containers' processes along only if those are told (PDEATHSIG is not used): tests should POWER_OFF. */
+ * after the other on a unix socket and ends by POWER_OFF or a signal. The processes that it started end
+ * with it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "console.h"
@@ -118,6 +119,7 @@ void platform_enter(struct launch *l)
 {
 	int fds[2];
 
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* a killed agent must not leave tests' processes behind */
 	if (!l->create || !l->create->spill_bytes || !native_spool_directory)
 		return;
 	fds[0] = open(native_spool_directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -161,7 +161,7 @@ class AgentHost:
         if at < HEADER_SIZE_BYTES:
             return False
         del self._buffer[: at - HEADER_SIZE_BYTES]
-        length = struct.unpack_from("<H", self._buffer, 6)[0]
+        length = int(struct.unpack_from("<H", self._buffer, 6)[0])
         return len(self._buffer) >= HEADER_SIZE_BYTES + length
 
     def close(self) -> None:

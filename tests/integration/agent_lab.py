@@ -193,11 +193,11 @@ class AgentVm:
         """CREATE; see `Box` for the options."""
         return Box(self, name, list(args), dict(options))
 
-    def run(self, *args: str, deadline_s: float = 40, **options: Value) -> "Box":
+    def run(self, *args: str, **options: Value) -> "Box":
         """Creates a container, starts it, waits for its end and the end of its output."""
         box = self.create(*args, name=self.name(), **options)
         box.start()
-        box.wait(deadline_s)
+        box.wait()
         return box
 
     def shell(self, script: str, **options: Value) -> str:
