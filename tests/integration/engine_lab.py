@@ -48,9 +48,8 @@ class EngineLab:
         for guest in self.guests.values():
             await guest.close()
 
-    @asynccontextmanager
-    async def engine(self) -> AsyncIterator[Services]:
-        """Run an engine; leaving it is the engine's SIGTERM."""
+    def runner(self) -> Machine:
+        """What an application runs its VMs by."""
         guest = GuestImage(
             kernel=self._kernel,
             initrd=self._kernel,
@@ -58,8 +57,12 @@ class EngineLab:
             kernel_version="6.1.0-fake",
             key="fake",
         )
-        machine = Machine(FakeHypervisor(self.machine), "1.0", guest)
-        async with run_engine(self.settings, machine) as services:
+        return Machine(FakeHypervisor(self.machine), "1.0", guest)
+
+    @asynccontextmanager
+    async def engine(self) -> AsyncIterator[Services]:
+        """Run an engine; leaving it is the engine's SIGTERM."""
+        async with run_engine(self.settings, self.runner()) as services:
             yield services
 
     def guest_of(self, container: Container) -> FakeGuest:
