@@ -115,7 +115,7 @@ def _facts(container: Container, vm: VmRecord | None, guest_kernel: str, now_ns:
         facts.append(Fact("Ended", f"{formats.age(container.finished_at_ns, now_ns)} ago"))
     if container.finished_at_ns and not container.is_live:
         facts.append(Fact("Exit code", str(container.exit_code)))
-    facts.append(Fact("Restart", str(config.restart_policy)))
+    facts.append(Fact("Restart policy", str(config.restart_policy)))
     facts.append(Fact("Restarts", str(container.restart_count)))
     facts.append(Fact("Network", "none in this release"))
     return facts

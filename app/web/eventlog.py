@@ -1,5 +1,6 @@
 """Events as sentences: for the overview, the events page and the timeline of a container."""
 
+import re
 from dataclasses import dataclass
 
 from app.domain.event import Event, EventType
@@ -84,7 +85,7 @@ def event_text(event: Event) -> str:
         if attributes.get("oomKilled"):
             text += ", out of memory"
     else:
-        text = words.get(event.action, event.action.replace("_", " "))
+        text = words.get(event.action, re.sub("[-_]", " ", event.action))
     extras = [attributes[key] for key in _SHOWN_ATTRIBUTES if attributes.get(key)]
     if "boot_ms" in attributes:
         extras.append(f"PID 1 after {attributes['boot_ms']} ms")
@@ -97,8 +98,11 @@ def event_text(event: Event) -> str:
 
 def _event_mark(event: Event) -> Mark:
     if event.action == "die":
-        code = event.attributes.get("exitCode", "0")
-        return Mark("stop", "", "") if code in {"0", "143"} else Mark("bad", "bad", "")
+        facts = event.attributes
+        # 137 and 143 are what a stop or kill leaves; what nobody asked for has more to say.
+        is_quiet = facts.get("exitCode", "0") in {"0", "137", "143"}
+        is_quiet = is_quiet and "oomKilled" not in facts and "error" not in facts
+        return Mark("stop", "", "") if is_quiet else Mark("bad", "bad", "")
     return _MARKS.get(event.action, Mark("stop", "", ""))
 
 

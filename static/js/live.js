@@ -21,6 +21,7 @@ export class LiveLine extends EventTarget {
   #attempts = 0;
   #timer = 0;
   #heardAt = 0;
+  #isLeaving = false;
   /** @type {'connecting' | 'live' | 'offline' | 'ended'} */
   state = 'connecting';
   /** When the next attempt is due, in milliseconds of performance.now(). */
@@ -31,6 +32,11 @@ export class LiveLine extends EventTarget {
     super();
     this.url = url;
     addEventListener('online', () => this.#retryNow());
+    document.addEventListener('submit', (event) => {
+      // The server closes the line of a session that ends; this tab is on its way already.
+      const form = event.target;
+      this.#isLeaving = form instanceof HTMLFormElement && form.action.endsWith('/sign-out');
+    });
     document.addEventListener('visibilitychange', () => {
       if (!document.hidden) this.#retryNow();
     });
@@ -94,6 +100,7 @@ export class LiveLine extends EventTarget {
     this.#socket = null;
     if (code === SIGNED_OUT) {
       this.#become('ended');
+      if (this.#isLeaving) return;
       location.assign(`/sign-in?next=${encodeURIComponent(location.pathname + location.search)}`);
       return;
     }

@@ -36,13 +36,6 @@ export class Rows {
     this.total += units;
   }
 
-  /** Put items in at an index. @param {number} index @param {Item[]} items @param {(item: Item) => number} measure */
-  insert(index, items, measure) {
-    this.items = [...this.items.slice(0, index), ...items, ...this.items.slice(index)];
-    this.#units = [...this.#units.slice(0, index), ...items.map(measure), ...this.#units.slice(index)];
-    this.#sum();
-  }
-
   /** Take `count` items away from an index on. @param {number} index @param {number} count */
   remove(index, count) {
     this.items.splice(index, count);
