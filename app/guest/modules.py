@@ -78,16 +78,19 @@ class ModuleTree:
     def load_order(self, names: Iterable[str]) -> list[Module]:
         """Everything that must be loaded for `names`, dependencies first, each once.
 
-        Names that are built into the kernel need nothing. A soft dependency ("pre") is taken
-        where a module of that name exists: the guest has no modprobe to look for it later.
+        Names that are built into the kernel need nothing. A name with a `-` before it is passed
+        over if the kernel lacks it. A soft dependency ("pre") is taken where a module of that name
+        exists: the guest has no modprobe to look for it later.
 
         Raises:
             InvalidArgument: A name is neither a module nor built in, or modules need each other.
             CorruptData: A module file cannot be read.
         """
         order: dict[str, Module] = {}
-        for name in names:
-            self._visit(module_name(name), order, ())
+        for text in names:
+            name = module_name(text.removeprefix("-"))
+            if name in self._files or not text.startswith("-"):
+                self._visit(name, order, ())
         return list(order.values())
 
     def _visit(self, name: str, order: dict[str, Module], wanted_by: tuple[str, ...]) -> None:

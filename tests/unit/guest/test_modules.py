@@ -64,6 +64,15 @@ def test_unknown_module_is_refused(tree: ModuleTree) -> None:
         tree.load_order(["squashfs"])
 
 
+def test_optional_module_may_be_missing(tree: ModuleTree) -> None:
+    assert names(tree, "-squashfs", "-x", "-virtio-pci") == [
+        "x",
+        "virtio",
+        "virtio_ring",
+        "virtio_pci",
+    ]
+
+
 def test_missing_dependency_names_who_needs_it(tree: ModuleTree) -> None:
     with pytest.raises(InvalidArgument, match=r"no module missing \(needed by broken\)"):
         tree.load_order(["broken"])
