@@ -362,5 +362,5 @@ async def test_tab_that_goes_leaves_nothing_behind(
             await tab.say(op="sub", topic=topic)
         await tab.next("containers", "rows")
     async with asyncio.timeout(DEADLINE_S):
-        while fakes.stats.watchers or len(asyncio.all_tasks()) > before:
-            await asyncio.sleep(0)  # noqa: ASYNC110
+        while fakes.stats.watchers or len(asyncio.all_tasks()) > before:  # noqa: ASYNC110
+            await asyncio.sleep(0)
