@@ -139,15 +139,37 @@ def set_up_assets(root: Path, python: Path) -> str:
         directory = Path(name)
         for file in ("package.json", "package-lock.json"):
             shutil.copyfile(root / file, directory / file)
-        npm, env = _choose_npm(root, python, directory / "npm")
+        _install(root, python, directory, "--omit=dev")
+        return f"{_copy(root, directory / 'node_modules')} files"
+
+
+def set_up_test_assets(root: Path, python: Path) -> str:
+    """Fill node_modules/ with what tests run in a browser; returns what was done.
+
+    Raises:
+        SetupFailed: As `set_up_assets`.
+    """
+    stamp = root / "node_modules" / STAMP_NAME
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == _digest(root):
+        return "up to date"
+    announce("Test assets", "fetching from npm at the versions of package-lock.json")
+    _install(root, python, root)
+    stamp.parent.mkdir(exist_ok=True)
+    stamp.write_text(_digest(root), encoding="utf-8")
+    return "installed"
+
+
+def _install(root: Path, python: Path, directory: Path, *options: str) -> None:
+    """Run `npm ci` in a directory that has package.json and the lock file."""
+    with tempfile.TemporaryDirectory(prefix="slipway-node-") as name:
+        npm, env = _choose_npm(root, python, Path(name))
         if CA_BUNDLE.exists():  # node trusts its own list only, which lacks a company's authority
             env.setdefault("NODE_EXTRA_CA_CERTS", str(CA_BUNDLE))
         run_command(
-            [*npm, "ci", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund"],
+            [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", *options],
             what="Fetching browser assets (npm ci)",
             advice=NPM_ADVICE,
             timeout_s=NPM_TIMEOUT_S,
             cwd=directory,
             env=env,
         )
-        return f"{_copy(root, directory / 'node_modules')} files"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.setup.assets import set_up_assets
+from app.setup.assets import set_up_assets, set_up_test_assets
 from app.setup.environment import compile_code, set_up_environment
 from app.setup.machine import set_up_machine
 from app.setup.steps import SetupFailed, say, step
@@ -43,6 +43,8 @@ def set_up(root: Path, *, for_tests: bool) -> Path:
         step("Python environment", lambda: set_up_environment(root, for_tests=for_tests))
         compile_code(root)
         step("Browser assets", lambda: set_up_assets(root, python))
+        if for_tests:
+            step("Test assets", lambda: set_up_test_assets(root, python))
     return python
 
 

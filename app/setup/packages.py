@@ -33,7 +33,12 @@ _RUN = (
     "qemu-system-x86",
     "squashfs-tools",  # sqfstar for layers
 )
-_TEST = ("git",)
+_TEST = (
+    "git",  # the wheel is built from a clone
+    "lz4",
+    "skopeo",  # reads and writes images beside our store
+    "umoci",  # unpacks layers to compare with
+)
 
 DISTRIBUTIONS = {
     "debian 12": Distribution(

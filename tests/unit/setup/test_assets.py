@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from app.setup import assets
-from app.setup.assets import is_up_to_date, set_up_assets, vendored_files
+from app.setup.assets import is_up_to_date, set_up_assets, set_up_test_assets, vendored_files
 from app.setup.steps import SetupFailed
 
 NPM = """#!/bin/sh
@@ -36,6 +36,12 @@ def test_assets_are_fetched_once(checkout: Path) -> None:
     assert set_up_assets(checkout, Path("/none")) == "1 files"
     assert "npm ci --ignore-scripts" in (checkout / "static/vendor/a.js").read_text()
     assert set_up_assets(checkout, Path("/none")) == "up to date"
+
+
+def test_test_assets_are_fetched_once_beside_the_package_file(checkout: Path) -> None:
+    assert set_up_test_assets(checkout, Path("/none")) == "installed"
+    assert "--omit" not in (checkout / "node_modules/p/a.js").read_text()
+    assert set_up_test_assets(checkout, Path("/none")) == "up to date"
 
 
 def test_changed_lock_file_fetches_again_and_drops_old_files(checkout: Path) -> None:
