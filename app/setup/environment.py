@@ -70,6 +70,27 @@ def _make(venv: Path, root: Path) -> None:
     )
 
 
+def _install(venv: Path, root: Path, pins: str) -> None:
+    run_command(
+        [
+            *(str(venv / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check"),
+            *("--no-input", "--require-hashes", "--no-deps", "-r", str(root / pins)),
+        ],
+        what=f"Installing {pins}",
+        advice=PIP_ADVICE,
+        timeout_s=PIP_TIMEOUT_S,
+        cwd=root,
+    )
+    # pip compiles what it installs, but not what was there already. Some packages carry files that
+    # are no valid Python; the exit code would tell of them.
+    run_command(
+        [str(venv / "bin/python"), "-c", COMPILE, str(venv / "lib")],
+        what="Compiling the Python packages",
+        advice="Remove the directory .venv and run the command again.",
+        timeout_s=PIP_TIMEOUT_S,
+    )
+
+
 def set_up_environment(root: Path, *, for_tests: bool) -> str:
     """Make `.venv` hold exactly the pinned versions; returns what was done.
 
@@ -97,24 +118,7 @@ def set_up_environment(root: Path, *, for_tests: bool) -> str:
     if not _works(venv):
         _make(venv, root)
     stamp_path.unlink(missing_ok=True)
-    run_command(
-        [
-            *(str(venv / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check"),
-            *("--no-input", "--require-hashes", "--no-deps", "-r", str(root / pins)),
-        ],
-        what=f"Installing {pins}",
-        advice=PIP_ADVICE,
-        timeout_s=PIP_TIMEOUT_S,
-        cwd=root,
-    )
-    # pip compiles what it installs, but not what was there already. Some packages carry files that
-    # are no valid Python; the exit code would tell of them.
-    run_command(
-        [str(venv / "bin/python"), "-c", COMPILE, str(venv / "lib")],
-        what="Compiling the Python packages",
-        advice="Remove the directory .venv and run the command again.",
-        timeout_s=PIP_TIMEOUT_S,
-    )
+    _install(venv, root, pins)
     write_launcher(venv, root)
     stamp_path.write_text(json.dumps(wanted), encoding="utf-8")
     return "installed"

@@ -9,6 +9,7 @@ import shutil
 import socket
 import sqlite3
 import stat
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -209,6 +210,13 @@ async def gather(subject: Subject, hypervisor: Hypervisor, guest: GuestFacts) ->
     return await asyncio.to_thread(_read_machine, subject, programs, accelerator, error, guest)
 
 
+def _engine_of(data_dir: Path) -> EngineAddress | None:
+    try:
+        return find_engine(data_dir)
+    except SlipwayError:
+        return None  # the directory's own check names the cause
+
+
 def _read_machine(
     subject: Subject,
     programs: dict[str, str | None],
@@ -219,15 +227,11 @@ def _read_machine(
     kvm = Path("/dev/kvm")
     total, available = read_meminfo(Path("/proc/meminfo").read_text(encoding="ascii"))
     release = OS_RELEASE.read_text(encoding="utf-8") if OS_RELEASE.exists() else ""
-    version = platform.python_version_tuple()
-    try:
-        engine = find_engine(subject.data_dir)
-    except SlipwayError:
-        engine = None  # the directory's own check names the cause
+    engine = _engine_of(subject.data_dir)
     return Facts(
         system=parse_os_release(release).get("PRETTY_NAME", platform.system()),
         architecture=platform.machine(),
-        python_version=(int(version[0]), int(version[1]), int(re.sub(r"\D.*", "", version[2]))),
+        python_version=sys.version_info[:3],
         sqlite_version=sqlite3.sqlite_version,
         sqlite_has_fts5=has_fts5(),
         programs=programs,
