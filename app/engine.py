@@ -1,6 +1,7 @@
 """The engine put together: every part made in order, and taken down in the reverse one."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -37,6 +38,7 @@ from app.storage.scratch import ScratchDisks
 
 READY_TIMEOUT_S = 120.0
 UPKEEP_INTERVAL_S = 3600.0
+KEPT_LOG_FAULTS = 100
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class _Stores:
 
     database: Database
     log_store: LogStore
+    log_faults: asyncio.Queue[str]
     images: ImageStore
     scratch: ScratchDisks
     consoles: ConsoleArchive
@@ -151,7 +154,8 @@ async def _open_stores(settings: Settings, stack: AsyncExitStack) -> _Stores:
     database = Database(database_path)
     await database.open()
     stack.push_async_callback(database.close)
-    log_store = LogStore(data_dir / "logs", on_fault=logger.error)
+    log_faults: asyncio.Queue[str] = asyncio.Queue(KEPT_LOG_FAULTS)
+    log_store = LogStore(data_dir / "logs", on_fault=lambda text: _keep(log_faults, text))
     await log_store.open()
     stack.push_async_callback(log_store.close)
     images = ImageStore(data_dir / "images")
@@ -161,7 +165,15 @@ async def _open_stores(settings: Settings, stack: AsyncExitStack) -> _Stores:
         await import_starter(images)
     consoles = ConsoleArchive(data_dir / "consoles")
     await consoles.open()
-    return _Stores(database, log_store, images, ScratchDisks(data_dir / "scratch"), consoles)
+    scratch = ScratchDisks(data_dir / "scratch")
+    return _Stores(database, log_store, log_faults, images, scratch, consoles)
+
+
+def _keep(log_faults: asyncio.Queue[str], text: str) -> None:
+    """Keep a fault for the journal; beyond the bound the newest are in the engine's log only."""
+    logger.error("Log store: %s", text)
+    with contextlib.suppress(asyncio.QueueFull):
+        log_faults.put_nowait(text)
 
 
 async def _clean_up(stores: _Stores, registry: ContainerRegistry) -> None:
@@ -185,6 +197,7 @@ async def _background(
             group.create_task(supervisor.run(ready)),
             group.create_task(stats.run()),
             group.create_task(_upkeep(services, stores, settings)),
+            group.create_task(_tell_log_faults(services, stores)),
         ]
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
@@ -207,3 +220,15 @@ async def _upkeep(services: Services, stores: _Stores, settings: Settings) -> No
         except SlipwayError as error:
             logger.warning("Upkeep: %s", error.message)
         await asyncio.sleep(UPKEEP_INTERVAL_S)
+
+
+async def _tell_log_faults(services: Services, stores: _Stores) -> None:
+    """Write what the log store met (a damaged day file set aside) into the journal."""
+    while True:
+        text = await stores.log_faults.get()
+        try:
+            await services.events.note(
+                EventType.HOST, "log-fault", "local", "local", attributes={"error": text}
+            )
+        except SlipwayError as error:
+            logger.warning("Event of a log fault: %s", error.message)

@@ -94,8 +94,6 @@ class ContainerRow(Base):
     restart_count: Mapped[int] = mapped_column(BigInteger)
     vm_id: Mapped[str | None] = mapped_column(String(64))
     boot_stages: Mapped[str] = mapped_column(Text)
-    unresponsive_since_ns: Mapped[int | None] = mapped_column(BigInteger)
-    backpressure_since_ns: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class EventRow(Base):

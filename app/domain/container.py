@@ -46,10 +46,11 @@ class Container:
         image_id: The image at creation; a later re-tag does not change it.
         pid: The VM's process on the host while it runs.
         exit_code: Of the last run; 0 before any.
-        error: Plain reason of the last failure, empty if there was none.
+        error: Plain reason of the last failure, or of what is wrong now; empty if nothing is.
         stopped_by_user: A stop or kill was asked for, so `unless-stopped` and the others rest.
         restart_count: Restarts by policy since the last start by hand.
-        unresponsive_since_ns: Since when the guest has been silent, None if it is not.
+        unresponsive_since_ns: Since when the guest has been silent, None if it is not. This and
+            the next are of the moment: the engine lays them over the record, which has none.
         backpressure_since_ns: Since when the container's writes block because nobody takes its log.
     """
 
@@ -116,8 +117,6 @@ def begin_start(container: Container, *, by_policy: bool = False) -> Container:
         oom_killed=False,
         stopped_by_user=False,
         finished_at_ns=None,
-        unresponsive_since_ns=None,
-        backpressure_since_ns=None,
         boot_stages=(),
         restart_count=container.restart_count if by_policy else 0,
     )
@@ -208,8 +207,6 @@ def ended(
         oom_killed=oom_killed,
         error=error,
         finished_at_ns=at_ns,
-        unresponsive_since_ns=None,
-        backpressure_since_ns=None,
         restart_count=container.restart_count + 1 if restarting else container.restart_count,
     )
 
@@ -223,7 +220,6 @@ def exit_seen(container: Container, *, exit_code: int, oom_killed: bool, at_ns: 
         exit_code=exit_code,
         oom_killed=oom_killed,
         finished_at_ns=at_ns,
-        backpressure_since_ns=None,
     )
 
 

@@ -6,7 +6,7 @@ both or neither.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from app.core.errors import SlipwayError
 from app.domain.lines import LineAssembler, LogCursor, NewLine
@@ -36,7 +36,7 @@ class LogPump:
         *,
         container_id: str,
         source: str,
-        on_fault: Callable[[SlipwayError | None], None],
+        on_fault: Callable[[SlipwayError | None], Awaitable[None]],
     ) -> None:
         self._store = store
         self._hub = hub
@@ -93,17 +93,18 @@ class LogPump:
     async def _commit(self, lines: Sequence[NewLine], offset: int) -> None:
         cursor = LogCursor(source=self._source, offset=offset, pending=self._assembler.pending)
         self._attempt = lines, cursor
-        failed = False
+        fault = ""
         while True:
             try:
                 stored = await self._store.append(self._container_id, lines, cursor)
             except SlipwayError as error:
-                failed = True
-                self._on_fault(error)
+                if error.message != fault:
+                    fault = error.message
+                    await self._on_fault(error)
                 await asyncio.sleep(RETRY_DELAY_S)
                 continue
             self._cursor, self._attempt = cursor, None
             self._hub.publish(self._container_id, stored)
-            if failed:
-                self._on_fault(None)
+            if fault:
+                await self._on_fault(None)
             return

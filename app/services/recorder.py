@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from app.core.errors import (
@@ -19,7 +20,7 @@ from app.domain.event import EventType
 from app.domain.restart import should_restart
 from app.guest.agent_types import ProcessExited
 from app.services.parts import EngineParts
-from app.services.registry import Happening, Rule
+from app.services.registry import Condition, Happening, Rule
 from app.services.run import Run, RunObserver
 
 RETRY_DELAY_S = 1.0
@@ -79,6 +80,7 @@ class LifeRecorder:
 
     async def run_ended(self, *, exit_code: int, oom_killed: bool, error: str) -> Container:
         """The run is over, its VM gone; decides about a restart in the same transaction."""
+        self._parts.registry.clear_condition(self._container_id)
         return await self._persist(
             lambda before: rules.ended(
                 before,
@@ -136,35 +138,48 @@ class LifeRecorder:
             lambda before: replace(before, state=ContainerState.EXITED), Happening("stop")
         )
 
-    def log_fault(self, error: SlipwayError | None) -> None:
+    async def log_fault(self, error: SlipwayError | None) -> None:
         """The log store refuses (or works again); output waits in the guest meanwhile."""
+        text = describe(error) if error is not None else ""
+        self._set(lambda before: replace(before, log_fault=text))
         if error is not None:
             logger.error("Log of container %s waits: %s", self._container_id, error.message)
+            await self._note("log-fault", {"error": error.message})
 
     async def _silence_changed(self, run: Run, since_ns: int | None) -> None:
         """A VM that the hypervisor holds says why; the reason goes with the silence."""
-        reason = run.vm.pause_reason if since_ns is not None else ""
-        await self._persist(
-            lambda before: replace(before, unresponsive_since_ns=since_ns, error=reason)
-        )
-        await self._vm_event(run, "responsive" if since_ns is None else "unresponsive")
+        held = run.vm.pause_reason if since_ns is not None else ""
+        self._set(lambda before: replace(before, unresponsive_since_ns=since_ns, held=held))
+        action = "responsive" if since_ns is None else "unresponsive"
+        await self._note(action, {"error": held} if held else {}, vm_id=run.vm.spec.id)
 
     async def _backpressure_changed(self, since_ns: int | None) -> None:
-        await self._persist(lambda before: replace(before, backpressure_since_ns=since_ns))
+        self._set(lambda before: replace(before, backpressure_since_ns=since_ns))
 
     async def _out_of_memory(self, count: int) -> None:
         await self._persist(
             lambda before: before, Happening("oom", attributes={"count": str(count)})
         )
 
-    async def _vm_event(self, run: Run, action: str) -> None:
-        await self._parts.events.note(
-            EventType.VM,
-            action,
-            run.vm.spec.id,
-            run.vm.spec.id,
-            attributes={"container": self._container_id},
-        )
+    def _set(self, change: Callable[[Condition], Condition]) -> None:
+        self._parts.registry.set_condition(self._container_id, change)
+
+    async def _note(
+        self, action: str, attributes: dict[str, str], *, vm_id: str | None = None
+    ) -> None:
+        """Write a condition into the journal, if it can be written just now."""
+        subject = EventType.CONTAINER if vm_id is None else EventType.VM
+        try:
+            container = await self._parts.registry.find(self._container_id)
+            await self._parts.events.note(
+                subject,
+                action,
+                vm_id or container.id,
+                vm_id or container.name,
+                attributes=attributes | ({"container": container.id} if vm_id else {}),
+            )
+        except SlipwayError as error:  # the condition itself is shown all the same
+            logger.warning("Event %s of %s: %s", action, self._container_id[:12], error.message)
 
 
 def describe(error: SlipwayError) -> str:

@@ -6,7 +6,7 @@ can't both claim a start, and no lock is held across a boot.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from app.db.database import Database
 from app.db.repositories.containers import ContainerRepository
@@ -40,18 +40,65 @@ class Happening:
         )
 
 
+@dataclass(frozen=True)
+class Condition:
+    """What is wrong with a running container at the moment.
+
+    Kept in memory, since it is gone with the engine and must be shown even while the disk is too
+    full to record anything.
+
+    Attributes:
+        held: Why the hypervisor holds the VM.
+        log_fault: Why its output can't be stored.
+    """
+
+    unresponsive_since_ns: int | None = None
+    backpressure_since_ns: int | None = None
+    held: str = ""
+    log_fault: str = ""
+
+    def laid_over(self, container: Container) -> Container:
+        """The record with what is wrong now."""
+        return replace(
+            container,
+            unresponsive_since_ns=self.unresponsive_since_ns,
+            backpressure_since_ns=self.backpressure_since_ns,
+            error=self.held or self.log_fault or container.error,
+        )
+
+
+ALL_WELL = Condition()
+
+
 class ContainerRegistry:
-    """Reads and changes container records."""
+    """Reads and changes container records; gives them with their present condition."""
 
     def __init__(self, database: Database, events: EventService, feed: ChangeFeed) -> None:
         self._database = database
         self._events = events
         self._feed = feed
+        self._conditions: dict[str, Condition] = {}
+
+    def set_condition(self, container_id: str, change: Callable[[Condition], Condition]) -> None:
+        """Change a container's Condition and tell viewers; ALL_WELL is forgotten."""
+        condition = change(self._conditions.get(container_id, ALL_WELL))
+        self._conditions[container_id] = condition
+        if condition == ALL_WELL:
+            del self._conditions[container_id]
+        self._feed.container_changed(container_id)
+
+    def clear_condition(self, container_id: str) -> None:
+        """Its run is over."""
+        self._conditions.pop(container_id, None)
+
+    def _shown(self, container: Container) -> Container:
+        return self._conditions.get(container.id, ALL_WELL).laid_over(container)
 
     async def list(self) -> Sequence[Container]:
         """All, newest first."""
         async with self._database.read() as session:
-            return await ContainerRepository(session).list()
+            containers = await ContainerRepository(session).list()
+        return [self._shown(container) for container in containers]
 
     async def find(self, reference: str) -> Container:
         """By full id, unique prefix or name.
@@ -61,7 +108,8 @@ class ContainerRegistry:
             InvalidArgument: The prefix fits several.
         """
         async with self._database.read() as session:
-            return await ContainerRepository(session).find(reference.removeprefix("/"))
+            container = await ContainerRepository(session).find(reference.removeprefix("/"))
+        return self._shown(container)
 
     async def add(self, container: Container, happening: Happening) -> None:
         """Record a new container.
@@ -92,7 +140,7 @@ class ContainerRegistry:
             if happening is not None:
                 await EventRepository(session).append(happening.event(after))
         self._announce(after, vm_id=after.vm_id or before.vm_id, journal=happening is not None)
-        return after
+        return self._shown(after)
 
     async def delete(self, container: Container, happening: Happening) -> None:
         """Remove the record; the journal keeps the event."""

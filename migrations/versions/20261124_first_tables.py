@@ -45,8 +45,6 @@ def _create_containers() -> None:
         sa.Column("restart_count", sa.BigInteger(), nullable=False),
         sa.Column("vm_id", sa.String(64), nullable=True),
         sa.Column("boot_stages", sa.Text(), nullable=False),
-        sa.Column("unresponsive_since_ns", sa.BigInteger(), nullable=True),
-        sa.Column("backpressure_since_ns", sa.BigInteger(), nullable=True),
         sa.CheckConstraint(f"state IN ({CONTAINER_STATES})", name=op.f("ck_containers_state")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_containers")),
         sa.UniqueConstraint("name", name=op.f("uq_containers_name")),

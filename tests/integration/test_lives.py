@@ -182,6 +182,20 @@ async def test_hung_guest_is_shown_within_five_seconds(services: Services, lab: 
     assert (await services.containers.get(container.id)).state is ContainerState.EXITED
 
 
+async def test_vm_held_by_the_hypervisor_says_why(services: Services, lab: EngineLab) -> None:
+    container = await launch(services, ContainerConfig(image="busybox", command=("loop", "1")))
+    assert container.vm_id
+    lab.machine.pause(container.vm_id, "the host's disk is full")
+    lab.guest_of(container).is_hung = True
+    held = await until(services, container.id, lambda c: bool(c.error))
+    assert held.state is ContainerState.RUNNING
+    assert held.error == "the host's disk is full"
+    lab.machine.resume(container.vm_id)
+    lab.guest_of(container).resume()
+    await until(services, container.id, lambda c: not c.error)
+    await services.containers.kill(container.id, initiator=WHO)
+
+
 async def test_failed_create_leaves_nothing(services: Services, lab: EngineLab) -> None:
     lab.machine.faults.create_error = SlipwayError("no VM today")
     container = await services.containers.create(shell("exit 0"), initiator=WHO)

@@ -152,8 +152,6 @@ def _to_columns(container: Container) -> dict[str, Any]:
         "restart_count": container.restart_count,
         "vm_id": container.vm_id,
         "boot_stages": encode_boot_stages(container.boot_stages),
-        "unresponsive_since_ns": container.unresponsive_since_ns,
-        "backpressure_since_ns": container.backpressure_since_ns,
     }
 
 
@@ -175,6 +173,4 @@ def _to_container(row: ContainerRow) -> Container:
         restart_count=row.restart_count,
         vm_id=row.vm_id,
         boot_stages=decode_boot_stages(row.boot_stages),
-        unresponsive_since_ns=row.unresponsive_since_ns,
-        backpressure_since_ns=row.backpressure_since_ns,
     )

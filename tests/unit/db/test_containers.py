@@ -69,8 +69,6 @@ containers = st.builds(
     restart_count=INT64,
     vm_id=st.none() | NAMES,
     boot_stages=boot_stages,
-    unresponsive_since_ns=st.none() | INT64,
-    backpressure_since_ns=st.none() | INT64,
 )
 DATABASE_SETTINGS = settings(
     max_examples=40,
