@@ -39,7 +39,12 @@ from app.guest.kernel import (
     generic_kernel_package,
 )
 from app.guest.linuxkit import LinuxKitFile, load_linuxkit, module_list
-from app.guest.publishing import publish_directory, write_durably
+from app.guest.publishing import (
+    mark_used,
+    publish_directory,
+    remove_unused,
+    write_durably,
+)
 
 EARLY_MODULES = "etc/modules-load.d/early.conf"
 LATE_MODULES = "etc/modules-load.d/late.conf"
@@ -301,9 +306,9 @@ def _publish(
         publish_directory(staging, directory)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    _prune(directory)
     image = _load(directory)
     assert image is not None  # noqa: S101  # written above, under the lock
+    remove_unused(directory.parent, kept=_KEPT_IMAGES)
     return image
 
 
@@ -317,7 +322,7 @@ def _load(directory: Path) -> GuestImage | None:
         manifest = json.loads((directory / "image.json").read_bytes())
         if manifest["sizes"] != " ".join(map(str, _sizes(directory))):
             return None
-        os.utime(directory)
+        mark_used(directory)
         return GuestImage(
             kernel=directory / "vmlinux",
             initrd=directory / "initrd",
@@ -327,12 +332,3 @@ def _load(directory: Path) -> GuestImage | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _prune(newest: Path) -> None:
-    """Remove the images that have not been used for longest; a VM keeps the files it has open."""
-    images = [path for path in newest.parent.iterdir() if not path.name.startswith(".")]
-    images.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in images[_KEPT_IMAGES:]:
-        if path != newest:
-            shutil.rmtree(path, ignore_errors=True)

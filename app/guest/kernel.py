@@ -23,7 +23,12 @@ from app.core.errors import (
 )
 from app.guest.commands import CommandFailed, run_command
 from app.guest.modules import ModuleTree
-from app.guest.publishing import publish_directory, write_durably
+from app.guest.publishing import (
+    mark_used,
+    publish_directory,
+    remove_unused,
+    write_durably,
+)
 from app.guest.vmlinux import extract_vmlinux
 from app.setup.packages import DISTRIBUTIONS, SUPPORTED
 
@@ -38,6 +43,8 @@ _LISTS_ADVICE = "Run `sudo apt-get update`, then try again."
 # A meta package names the kernel of a release, and Ubuntu's kernels their modules, like this.
 _VERSIONED = re.compile(r"(linux-image|linux-modules)-[0-9][a-z0-9.+-]*")
 _MAX_PACKAGES = 4
+# 70 MB each; one is of the guest in use, one may be of a file under work.
+_KEPT_KERNELS = 3
 
 Progress = Callable[[str], None]
 
@@ -138,7 +145,9 @@ async def fetch_kernel(
     if not (directory / _MANIFEST).is_file():
         await _build(packages, early, late, directory, progress)
     await asyncio.to_thread(_write_record, _record(cache_dir, package), packages)
-    return await asyncio.to_thread(_load, directory)
+    kernel = await asyncio.to_thread(_load, directory)
+    await asyncio.to_thread(remove_unused, cache_dir, kept=_KEPT_KERNELS)
+    return kernel
 
 
 def cached_kernel(
@@ -286,6 +295,7 @@ def _publish(
 def _load(directory: Path) -> Kernel:
     try:
         manifest = json.loads((directory / _MANIFEST).read_bytes())
+        mark_used(directory)
         return Kernel(
             directory=directory,
             release=manifest["release"],

@@ -41,3 +41,17 @@ def publish_directory(staging: Path, target: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def mark_used(directory: Path) -> None:
+    """Note that a published directory is in use, for `remove_unused`; who may not, does not."""
+    with contextlib.suppress(PermissionError):
+        os.utime(directory)
+
+
+def remove_unused(parent: Path, *, kept: int) -> None:
+    """Remove all but the published directories that were used last; open files stay readable."""
+    published = [path for path in parent.iterdir() if path.is_dir() and path.name[0] != "."]
+    published.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in published[kept:]:
+        shutil.rmtree(path, ignore_errors=True)
