@@ -189,6 +189,11 @@ class AgentVm:
         self._next_name += 1
         return f"c{self._next_name}"
 
+    def next_scratch(self) -> str:
+        """Serial of the scratch disk that has not been used for longest."""
+        serials = [disk.serial for disk in self.disks if disk.serial.startswith("scratch")]
+        return serials[self._next_name % len(serials)]
+
     def create(self, *args: str, name: str, **options: Value) -> "Box":
         """CREATE; see `Box` for the options."""
         return Box(self, name, list(args), dict(options))
@@ -252,7 +257,7 @@ class Box:
         self.vm, self.name, self.output = vm, name, vm.stream()
         layers = options.pop("layers", "base")
         assert isinstance(layers, str)
-        scratch = options.pop("scratch", f"scratch{vm._next_name % SCRATCH_DISKS}")
+        scratch = options.pop("scratch", vm.next_scratch())
         fields: Fields = [(Tag.CONTAINER, name), (Tag.SCRATCH, scratch)]
         fields += [(Tag.LAYER, layer) for layer in layers.split(",") if layer]
         extra = options.pop("fields", [])
@@ -322,6 +327,28 @@ class Box:
         event = self.vm.host.exit_event(self.name)
         assert event is not None
         return number(event[tag])
+
+
+def create(
+    host: AgentHost, name: str, *args: str, stream: int, extra: Fields | None = None
+) -> None:
+    """CREATE with a window for its output."""
+    spec = process_fields(list(args), stream, {})
+    host.call(Op.CREATE, [(Tag.CONTAINER, name), (Tag.PROCESS_SPEC, spec), *(extra or [])])
+    host.ack(stream)
+
+
+def start(host: AgentHost, name: str) -> None:
+    """START."""
+    host.call(Op.START, [(Tag.CONTAINER, name)])
+
+
+def run(host: AgentHost, name: str, *args: str, stream: int, extra: Fields | None = None) -> str:
+    """A container from CREATE to the end of its output."""
+    create(host, name, *args, stream=stream, extra=extra)
+    start(host, name)
+    host.until(lambda: host.outputs[stream].ended and host.exit_event(name) is not None)
+    return host.outputs[stream].text()
 
 
 def stages(fields: list[tuple[int, bytes]]) -> dict[str, int]:
