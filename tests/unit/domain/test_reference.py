@@ -1,7 +1,7 @@
 """References by the rules of distribution/reference."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.errors import CorruptData, InvalidArgument
@@ -65,6 +65,7 @@ def test_reference_error_is_bounded() -> None:
     assert len(caught.value.message) < 400
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.text(max_size=60))
 def test_reference_any_text_parses_or_is_refused(text: str) -> None:
     try:

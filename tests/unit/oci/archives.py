@@ -214,6 +214,11 @@ class OciLayout:
         )
 
 
+def bytes_id(value: object) -> str | None:
+    """Test ids without kilobytes of archive in them."""
+    return "data" if isinstance(value, bytes) else None
+
+
 async def stream(data: bytes, chunk_bytes: int = 65536) -> AsyncIterator[bytes]:
     """Bytes as an upload brings them."""
     for start in range(0, len(data), chunk_bytes):

@@ -14,6 +14,7 @@ from tests.unit.oci.archives import (
     OCI,
     Item,
     OciLayout,
+    bytes_id,
     descriptor,
     docker_archive,
     hard_link,
@@ -202,6 +203,7 @@ def docker_with(**item: object) -> bytes:
         (docker_with(RepoTags=["Bad Name"]), InvalidArgument, "invalid reference"),
         (docker_with(Layers=["blobs/sha256/x"]), CorruptData, "blobs/sha256/x"),
     ],
+    ids=bytes_id,
 )
 def test_archive_faults_are_refused(data: bytes, error: type[SlipwayError], message: str) -> None:
     with pytest.raises(error, match=message):

@@ -16,7 +16,7 @@ from app.oci.config import (
     parse_object,
 )
 from app.oci.limits import ImportLimits
-from tests.unit.oci.archives import OCI, descriptor, image_config
+from tests.unit.oci.archives import OCI, bytes_id, descriptor, image_config
 
 DIFF = Digest("1" * 64)
 
@@ -35,7 +35,9 @@ def parse(data: bytes) -> None:
     parse_manifest(data, what="manifest x", limits=ImportLimits())
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b"1" * 5000])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b"1" * 5000], ids=bytes_id
+)
 def test_json_rubbish_is_refused(data: bytes) -> None:
     with pytest.raises(CorruptData, match="thing"):
         parse_object(data, what="thing")
@@ -103,6 +105,7 @@ def test_document_same_input_same_bytes() -> None:
         (manifest(10_000), InvalidArgument, "10,000 layers"),
         (manifest(layers=None), CorruptData, "list of layers"),
     ],
+    ids=bytes_id,
 )
 def test_manifest_faults_are_refused(data: bytes, error: type[SlipwayError], message: str) -> None:
     with pytest.raises(error, match=message):

@@ -3,7 +3,7 @@
 import pytest
 
 from app.core.errors import CorruptData
-from tests.unit.oci.archives import END, pax_record, raw_entry, raw_header
+from tests.unit.oci.archives import END, bytes_id, pax_record, raw_entry, raw_header
 from tests.unit.oci.readers import read_tar
 
 CONTENT = bytes(1000) + b"A" * 600 + bytes(4000) + b"B" * 10 + bytes(90)
@@ -100,6 +100,7 @@ def test_sparse_content_is_skipped_like_any_other() -> None:
         format_10(b"1" * 600),
         format_10(b"3\n0\n600\n"),
     ],
+    ids=bytes_id,
 )
 def test_sparse_lies_are_refused(data: bytes) -> None:
     with pytest.raises(CorruptData, match="sparse"):

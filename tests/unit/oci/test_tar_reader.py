@@ -13,6 +13,7 @@ from app.oci.tar_reader import EntryKind, TarReader, looks_like_tar
 from tests.unit.oci.archives import (
     END,
     Item,
+    bytes_id,
     directory,
     hard_link,
     make_tar,
@@ -178,6 +179,7 @@ def test_reader_accepts_signed_checksums() -> None:
         (raw_entry(b"x", pax_record(b"uid", b"9" * 5000), b"x") + raw_entry(b"a"), "PAX uid"),
         (raw_entry(b"x", pax_record(b"a", b"1"), b"x") * 9 + raw_entry(b"a"), "more than 8"),
     ],
+    ids=bytes_id,
 )
 def test_reader_refuses_damage(data: bytes, message: str) -> None:
     with pytest.raises(CorruptData, match=message):
@@ -198,8 +200,8 @@ def test_reader_every_truncation_is_noticed() -> None:
             read_tar(data[:size], needs_end_mark=True)
 
 
-@given(st.data())
 @settings(max_examples=60, deadline=None)
+@given(st.data())
 def test_reader_mutated_archives_never_surprise(data: st.DataObject) -> None:
     archive = bytearray(sample(data.draw(st.sampled_from([0, 1, 2]))))
     for _ in range(data.draw(st.integers(1, 8))):
@@ -208,6 +210,7 @@ def test_reader_mutated_archives_never_surprise(data: st.DataObject) -> None:
         read_tar(bytes(archive))
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=4096))
 def test_reader_random_bytes_never_surprise(data: bytes) -> None:
     with contextlib.suppress(CorruptData):

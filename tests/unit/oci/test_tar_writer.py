@@ -3,7 +3,7 @@
 import io
 import tarfile
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.oci.tar_reader import EntryKind
@@ -14,6 +14,7 @@ COMPONENTS = st.text(
 ).filter(lambda text: text not in (".", ".."))
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     path=st.lists(COMPONENTS, min_size=1, max_size=8).map("/".join),
     mode=st.integers(0, 0o7777),
@@ -36,6 +37,7 @@ def test_header_round_trip(path: str, mode: int, uid: int, mtime_s: int, data: b
     assert info.mtime == mtime_s
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.sampled_from([b"user.a", b"security.b"]), st.binary(max_size=2000)))
 def test_header_xattrs_round_trip(xattrs: dict[bytes, bytes]) -> None:
     archive = tar_header(b"x", EntryKind.DIRECTORY, xattrs=xattrs) + END_MARK
