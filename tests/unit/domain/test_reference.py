@@ -43,8 +43,8 @@ def test_reference_parses(text: str, canonical: str, familiar: str | None) -> No
         "", " ", "busybox ", "Busybox", "busy box", "a//b", "/a", "a/", "-a", "a-", "a..b", "a___b",
         "busybox:", "busybox:-x", "busybox:" + "x" * 129, "busybox:é", "büsybox", "a/b:c/d",
         "busybox@sha256:12", f"busybox@sha512:{HEX}", f"busybox@sha256:{HEX.upper()}", HEX,
-        "host:port/app", "http://a.example/b", "x" * 256, "busybox\n", "busybox:1\n", "..", "a/../b",
-        "a\0b", "bad_host.example/x",
+        "host:port/app", "http://a.example/b", "x" * 256, "busybox\n", "busybox:1\n", "..",
+        "a/../b", "a\0b", "bad_host.example/x",
     ],
 )  # fmt: skip
 def test_reference_refuses(text: str) -> None:
@@ -83,5 +83,5 @@ def test_digest_round_trip() -> None:
 
 @pytest.mark.parametrize("value", [None, 1, "", HEX, "sha256:", f"sha256:{HEX}0", f"md5:{HEX}"])
 def test_digest_refuses(value: object) -> None:
-    with pytest.raises(CorruptData, match="layer is|layer None|layer"):
+    with pytest.raises(CorruptData, match="^layer "):
         Digest.parse(value, what="layer")
