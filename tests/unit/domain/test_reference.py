@@ -83,5 +83,5 @@ def test_digest_round_trip() -> None:
 
 @pytest.mark.parametrize("value", [None, 1, "", HEX, "sha256:", f"sha256:{HEX}0", f"md5:{HEX}"])
 def test_digest_refuses(value: object) -> None:
-    with pytest.raises(CorruptData, match="^layer "):
+    with pytest.raises(CorruptData, match=r"^layer "):
         Digest.parse(value, what="layer")
