@@ -11,6 +11,7 @@ from app.core.errors import SlipwayError
 from app.db.database import Database
 from app.db.migrate import upgrade_database
 from app.domain.event import EventType
+from app.domain.vm import Accelerator
 from app.guest.image import GuestImage
 from app.hypervisor.port import Hypervisor
 from app.logs.follow import LogHub
@@ -25,7 +26,7 @@ from app.services.containers import ContainerService
 from app.services.events import EventService
 from app.services.exec import ExecService
 from app.services.feed import ChangeFeed
-from app.services.hosts import HostService, read_host_facts
+from app.services.hosts import HostFacts, HostService, read_host_facts
 from app.services.images import ImageService
 from app.services.launch import Launcher
 from app.services.logs import LogService
@@ -75,76 +76,89 @@ async def run_engine(settings: Settings, machine: Machine) -> AsyncIterator[Serv
         SlipwayError: A part can't be used; the message says which. Nothing is left running.
     """
     async with AsyncExitStack() as stack:
-        feed = ChangeFeed()
         stores = await _open_stores(settings, stack)
-        events = EventService(stores.database, feed)
-        registry = ContainerRegistry(stores.database, events, feed)
-        hub = LogHub(stores.log_store)
         stack.push_async_callback(machine.hypervisor.close)
-        accelerator = await machine.hypervisor.accelerator()
         facts = await asyncio.to_thread(read_host_facts)
-        admission = Admission(
-            default_memory_bytes=settings.default_memory_bytes,
-            default_vcpus=settings.default_vcpus,
-            reserve_bytes=settings.memory_reserve_bytes,
-            host_cpus=facts.cpus,
-        )
-        containers = ContainerService(
+        accelerator = await machine.hypervisor.accelerator()
+        services, supervisor = _assemble(settings, machine, stores, facts, accelerator)
+        known_ids = {container.id for container in await services.containers.list()}
+        for orphan in await stores.scratch.remove_orphans(known_ids):
+            logger.warning("Scratch disk %s belonged to no container: removed", orphan)
+        await stack.enter_async_context(_background(supervisor, services, stores, settings))
+        await services.events.note(EventType.HOST, "engine-start", "local", facts.name)
+        yield services
+
+
+def _assemble(
+    settings: Settings,
+    machine: Machine,
+    stores: _Stores,
+    facts: HostFacts,
+    accelerator: Accelerator,
+) -> tuple[Services, Supervisor]:
+    feed = ChangeFeed()
+    events = EventService(stores.database, feed)
+    registry = ContainerRegistry(stores.database, events, feed)
+    hub = LogHub(stores.log_store)
+    admission = Admission(
+        default_memory_bytes=settings.default_memory_bytes,
+        default_vcpus=settings.default_vcpus,
+        reserve_bytes=settings.memory_reserve_bytes,
+        host_cpus=facts.cpus,
+    )
+    containers = ContainerService(
+        registry=registry,
+        images=stores.images,
+        scratch=stores.scratch,
+        consoles=stores.consoles,
+        admission=admission,
+        stop_grace_s=settings.stop_grace_s,
+    )
+    launcher = Launcher(
+        hypervisor=machine.hypervisor,
+        guest=machine.guest,
+        images=stores.images,
+        scratch=stores.scratch,
+        admission=admission,
+        scratch_size_bytes=settings.scratch_size_bytes,
+        spill_bytes=settings.log_spill_bytes,
+    )
+    parts = EngineParts(
+        hypervisor=machine.hypervisor,
+        launcher=launcher,
+        registry=registry,
+        events=events,
+        log_store=stores.log_store,
+        log_hub=hub,
+        consoles=stores.consoles,
+        boot_timeout_s=settings.boot_timeout_s,
+        accelerator=accelerator.name,
+    )
+    supervisor = Supervisor(parts, remove_ended=containers.remove_ended)
+    containers.bind(supervisor)
+    services = Services(
+        containers=containers,
+        exec=ExecService(registry, stores.images, supervisor),
+        images=ImageService(stores.images, registry, events, feed),
+        logs=LogService(stores.log_store, hub, containers),
+        events=events,
+        hosts=HostService(
+            facts=facts,
+            data_dir=settings.data_dir,
+            hypervisor=machine.hypervisor.name,
+            hypervisor_version=machine.hypervisor_version,
+            accelerator=accelerator,
+            guest_kernel=machine.guest.kernel_version,
+            guest_build_key=machine.guest.key,
             registry=registry,
             images=stores.images,
-            scratch=stores.scratch,
-            consoles=stores.consoles,
-            admission=admission,
-            stop_grace_s=settings.stop_grace_s,
-        )
-        parts = EngineParts(
-            hypervisor=machine.hypervisor,
-            launcher=Launcher(
-                hypervisor=machine.hypervisor,
-                guest=machine.guest,
-                images=stores.images,
-                scratch=stores.scratch,
-                admission=admission,
-                scratch_size_bytes=settings.scratch_size_bytes,
-                spill_bytes=settings.log_spill_bytes,
-            ),
-            registry=registry,
-            events=events,
-            log_store=stores.log_store,
-            log_hub=hub,
-            consoles=stores.consoles,
-            boot_timeout_s=settings.boot_timeout_s,
-            accelerator=accelerator.name,
-        )
-        supervisor = Supervisor(parts, remove_ended=containers.remove_ended)
-        containers.bind(supervisor)
-        stats = StatsService(supervisor.samplers)
-        services = Services(
-            containers=containers,
-            exec=ExecService(registry, stores.images, supervisor),
-            images=ImageService(stores.images, registry, events, feed),
-            logs=LogService(stores.log_store, hub, containers),
-            events=events,
-            hosts=HostService(
-                facts=facts,
-                data_dir=settings.data_dir,
-                hypervisor=machine.hypervisor.name,
-                hypervisor_version=machine.hypervisor_version,
-                accelerator=accelerator,
-                guest_kernel=machine.guest.kernel_version,
-                guest_build_key=machine.guest.key,
-                registry=registry,
-                images=stores.images,
-                supervisor=supervisor,
-            ),
-            stats=stats,
-            accounts=AccountService(stores.database),
-            feed=feed,
-        )
-        await _clean_up(stores, registry)
-        await stack.enter_async_context(_background(supervisor, stats, services, stores, settings))
-        await events.note(EventType.HOST, "engine-start", "local", facts.name)
-        yield services
+            supervisor=supervisor,
+        ),
+        stats=StatsService(supervisor.samplers),
+        accounts=AccountService(stores.database),
+        feed=feed,
+    )
+    return services, supervisor
 
 
 async def _open_stores(settings: Settings, stack: AsyncExitStack) -> _Stores:
@@ -176,16 +190,9 @@ def _keep(log_faults: asyncio.Queue[str], text: str) -> None:
         log_faults.put_nowait(text)
 
 
-async def _clean_up(stores: _Stores, registry: ContainerRegistry) -> None:
-    known_ids = {container.id for container in await registry.list()}
-    for orphan in await stores.scratch.remove_orphans(known_ids):
-        logger.warning("Scratch disk %s belonged to no container: removed", orphan)
-
-
 @asynccontextmanager
 async def _background(
     supervisor: Supervisor,
-    stats: StatsService,
     services: Services,
     stores: _Stores,
     settings: Settings,
@@ -195,7 +202,7 @@ async def _background(
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(supervisor.run(ready)),
-            group.create_task(stats.run()),
+            group.create_task(services.stats.run()),
             group.create_task(_upkeep(services, stores, settings)),
             group.create_task(_tell_log_faults(services, stores)),
         ]

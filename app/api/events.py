@@ -1,18 +1,50 @@
 """/api/v1/events: the journal."""
 
 from collections.abc import AsyncIterator
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
 
 from app.api.identity import Initiator, ServicesOf
 from app.api.lines import NDJSON, ndjson
 from app.api.problems import responses
-from app.api.schemas import LARGEST_NUMBER, EventView
+from app.api.schemas import LARGEST_NUMBER, moment
+from app.domain.event import Event, EventType
 from app.services.bundle import Services
 
 router = APIRouter(prefix="/events", tags=["events"])
+
+
+class EventView(BaseModel):
+    """An entry of the journal."""
+
+    id: int
+    type: EventType
+    action: str
+    actor_id: str
+    actor_name: str
+    time: datetime | None
+    time_ns: int
+    initiator: str
+    attributes: dict[str, str]
+
+    @classmethod
+    def of(cls, event: Event) -> Self:
+        """From the journal."""
+        return cls(
+            id=event.id,
+            type=event.type,
+            action=event.action,
+            actor_id=event.actor_id,
+            actor_name=event.actor_name,
+            time=moment(event.time_ns),
+            time_ns=event.time_ns,
+            initiator=event.initiator,
+            attributes=event.attributes,
+        )
 
 
 @router.get("", summary="List events", responses=responses(422))

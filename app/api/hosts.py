@@ -1,15 +1,99 @@
 """/api/v1/hosts and /api/v1/vms."""
 
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Path
+from pydantic import BaseModel, Field
 
 from app.api.identity import Initiator, ServicesOf
 from app.api.problems import responses
-from app.api.schemas import HostDocument, VmView
+from app.api.schemas import BootStageView, moment
 from app.core.errors import NotFound
+from app.domain.vm import VmRecord, VmState
+from app.services.hosts import HostView
 
 router = APIRouter()
+
+
+class VmView(BaseModel):
+    """A micro-VM."""
+
+    id: str
+    container_id: str
+    state: VmState
+    vcpus: int
+    memory_bytes: int
+    hypervisor: str
+    accelerator: str
+    pid: int | None
+    started: datetime | None
+    last_heard: datetime | None
+    boot_stages: list[BootStageView]
+
+    @classmethod
+    def of(cls, vm: VmRecord) -> Self:
+        """From the engine's view."""
+        return cls(
+            id=vm.id,
+            container_id=vm.container_id,
+            state=vm.state,
+            vcpus=vm.vcpus,
+            memory_bytes=vm.memory_bytes,
+            hypervisor=vm.hypervisor,
+            accelerator=vm.accelerator,
+            pid=vm.pid,
+            started=moment(vm.started_at_ns),
+            last_heard=moment(vm.last_heard_at_ns),
+            boot_stages=[
+                BootStageView(name=stage.name, duration_ms=stage.duration_ms)
+                for stage in vm.boot_stages
+            ],
+        )
+
+
+class HostDocument(BaseModel):
+    """A host; this release has the one that the engine runs on, `local`."""
+
+    id: str = "local"
+    name: str
+    os: str
+    kernel: str
+    cpu_model: str
+    cpus: int
+    memory_total_bytes: int
+    memory_available_bytes: int
+    disk_total_bytes: int
+    disk_free_bytes: int
+    hypervisor: str
+    hypervisor_version: str
+    accelerator: str = Field(examples=["tcg"])
+    accelerator_reason: str
+    accelerator_boot_ms: float | None
+    guest_kernel: str
+    slipway_version: str
+    started: datetime | None
+    containers_running: int
+    containers_total: int
+    images_total: int
+
+    @classmethod
+    def of(cls, host: HostView) -> Self:
+        """From the service's view; paths of the host are not told."""
+        names = set(cls.model_fields) - {
+            "id",
+            "started",
+            "accelerator",
+            "accelerator_reason",
+            "accelerator_boot_ms",
+        }
+        return cls(
+            started=moment(host.started_at_ns),
+            accelerator=host.accelerator.name,
+            accelerator_reason=host.accelerator.reason,
+            accelerator_boot_ms=host.accelerator.boot_ms,
+            **{name: getattr(host, name) for name in names},
+        )
 
 
 @router.get("/hosts", summary="List hosts", tags=["hosts"])

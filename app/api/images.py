@@ -1,13 +1,15 @@
 """/api/v1/images."""
 
 from collections.abc import AsyncIterator
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Path, Query, Request, status
+from pydantic import BaseModel, Field
 
 from app.api.identity import Initiator, ServicesOf
 from app.api.problems import responses
-from app.api.schemas import ImageView, RemovalView
+from app.domain.image import Image, ImageRemoval
 
 router = APIRouter(prefix="/images", tags=["images"])
 
@@ -15,6 +17,60 @@ Reference = Annotated[
     str, Path(description="Reference, id or unique prefix.", examples=["busybox:latest"])
 ]
 NewReference = Annotated[str, Query(max_length=512, examples=["shop/checkout:4.18"])]
+
+
+class ImageView(BaseModel):
+    """An image."""
+
+    id: str
+    references: list[str]
+    created: datetime | None
+    architecture: str
+    os: str
+    size_bytes: int
+    layers: list[str] = Field(description="Digests of the uncompressed layers, lowest first.")
+    entrypoint: list[str]
+    cmd: list[str]
+    env: list[str]
+    user: str
+    working_dir: str
+    labels: dict[str, str]
+
+    @classmethod
+    def of(cls, image: Image) -> Self:
+        """From the store's view."""
+        return cls(
+            id=image.id,
+            references=[reference.familiar for reference in image.references],
+            created=image.created,
+            architecture=image.architecture,
+            os=image.os,
+            size_bytes=image.size_bytes,
+            layers=list(image.diff_ids),
+            entrypoint=list(image.config.entrypoint),
+            cmd=list(image.config.cmd),
+            env=list(image.config.env),
+            user=image.config.user,
+            working_dir=image.config.working_dir,
+            labels=dict(image.config.labels),
+        )
+
+
+class RemovalView(BaseModel):
+    """What removing an image did."""
+
+    untagged: list[str]
+    deleted: list[str]
+    freed_bytes: int
+
+    @classmethod
+    def of(cls, removal: ImageRemoval) -> Self:
+        """From the store's answer."""
+        return cls(
+            untagged=list(removal.untagged),
+            deleted=list(removal.deleted),
+            freed_bytes=removal.freed_bytes,
+        )
 
 
 @router.get("", summary="List images")

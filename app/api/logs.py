@@ -1,7 +1,9 @@
 """/api/v1/containers/{reference}/logs: history, and following as a stream."""
 
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Literal
+from datetime import UTC, datetime
+from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import StreamingResponse
@@ -10,8 +12,8 @@ from pydantic import BaseModel, Field
 from app.api.identity import Initiator, ServicesOf
 from app.api.lines import NDJSON, ndjson
 from app.api.problems import responses
-from app.api.schemas import LARGEST_NUMBER, LogLineView
-from app.domain.log import LogLine
+from app.api.schemas import LARGEST_NUMBER
+from app.domain.log import LogLine, LogStream
 from app.logs.follow import LogBatch, LogEnd, LogGap
 from app.services.bundle import Services
 
@@ -20,6 +22,36 @@ router = APIRouter(prefix="/containers", tags=["logs"])
 PAGE_LINES = 1000
 
 Render = Callable[[LogLine], bytes]
+
+
+class LogLineView(BaseModel):
+    """A log line. `base64` holds the exact bytes where they are no valid UTF-8."""
+
+    seq: int
+    time: datetime
+    time_ns: int
+    stream: LogStream
+    text: str
+    partial: bool = Field(description="The line goes on in the next entry of its stream.")
+    base64: str | None = None
+
+    @classmethod
+    def of(cls, line: LogLine) -> Self:
+        """From the store's line."""
+        text = line.text
+        exact = None
+        if "\ufffd" in text and text.encode() != line.data:
+            exact = b64encode(line.data).decode()
+        return cls(
+            seq=line.seq,
+            time=datetime.fromtimestamp(line.time_ns / 1e9, UTC),
+            time_ns=line.time_ns,
+            stream=line.stream,
+            text=text,
+            partial=line.partial,
+            base64=exact,
+        )
+
 
 Reference = Annotated[
     str, Path(description="Id, unique prefix of an id, or name.", examples=["ticker"])
