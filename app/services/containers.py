@@ -104,25 +104,36 @@ class ContainerService:
             Conflict: The name is taken.
         """
         check_config(config)
-        image = self._images.get(config.image)
-        plan_process(config, image.config, hostname="")
         chosen = check_name(name) if name else None
-        for attempt in range(NAME_ATTEMPTS):
+        # The lease keeps the image until the record refers to it.
+        async with self._images.lease(config.image) as image:
+            plan_process(config, image.config, hostname="")
             container = Container(
                 id=new_container_id(),
-                name=chosen or random_name(secrets.randbelow, attempt=attempt),
+                name=chosen or "",
                 image_id=image.id,
                 config=config,
                 created_at_ns=time.time_ns(),
             )
+            happening = Happening("create", initiator)
+            if chosen:
+                await self._registry.add(container, happening)
+                return container
+            return await self._add_with_drawn_name(container, happening)
+
+    async def _add_with_drawn_name(self, container: Container, happening: Happening) -> Container:
+        attempt = 0
+        while True:
+            name = random_name(secrets.randbelow, attempt=attempt)
+            named = replace(container, name=name)
             try:
-                await self._registry.add(container, Happening("create", initiator))
+                await self._registry.add(named, happening)
             except Conflict:
-                if chosen or attempt == NAME_ATTEMPTS - 1:
+                attempt += 1  # from the fourth on a number follows the name: this ends
+                if attempt == NAME_ATTEMPTS:
                     raise
             else:
-                return container
-        raise AssertionError("unreachable: the last attempt returns or raises")
+                return named
 
     async def start(self, reference: str, *, initiator: str) -> None:
         """Start; returns when the container's process runs.
