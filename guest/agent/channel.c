@@ -154,7 +154,7 @@ static void greet(const struct frame *f)
 	case HELLO_AGREED:
 		channel.established = true;
 		channel_send(FRAME_HELLO_ACK, 0, 0, 0, answer.data, answer.length);
-		events_send_again();
+		events_connected();
 		inputs_connected();
 		break;
 	}
@@ -243,6 +243,19 @@ static size_t take_message(uint8_t *to)
 }
 
 /* Control first, so that no stream holds it back; then the streams in turn. */
+static size_t next_frame(uint8_t *to)
+{
+	size_t size = 0;
+
+	if (channel.first)
+		return take_message(to);
+	if (channel.established)
+		size = events_next_frame(to);
+	if (channel.established && !size)
+		size = outputs_next_frame(to);
+	return size;
+}
+
 static void fill(void)
 {
 	size_t size;
@@ -251,12 +264,7 @@ static void fill(void)
 	channel.out_end = 0;
 	while (sizeof(channel.out) - channel.out_end >= MAX_FRAME_BYTES &&
 	       channel.out_end < WRITE_BYTES) {
-		if (channel.first)
-			size = take_message(channel.out + channel.out_end);
-		else if (channel.established)
-			size = outputs_next_frame(channel.out + channel.out_end);
-		else
-			size = 0;
+		size = next_frame(channel.out + channel.out_end);
 		if (!size)
 			return;
 		channel.out_end += size;

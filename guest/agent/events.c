@@ -3,11 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "channel.h"
 #include "console.h"
 #include "fields.h"
+#include "frame.h"
 #include "process.h"
-#include "protocol.h"
 
 #define EVENT_LIMIT_BYTES 1024
 
@@ -21,16 +20,12 @@ struct event {
 
 static struct event *journal;
 static uint64_t last_number;
+static uint64_t sent_number; /* on this connection */
 
 static void event_free(struct event *e)
 {
 	buffer_free(&e->payload);
 	free(e);
-}
-
-static void send_event(const struct event *e)
-{
-	channel_send(FRAME_EVENT, 0, 0, e->number, e->payload.data, e->payload.length);
 }
 
 static struct event *event_begin(unsigned kind, const char *container)
@@ -47,7 +42,7 @@ static struct event *event_begin(unsigned kind, const char *container)
 	return e;
 }
 
-/* Appends to the journal and sends. */
+/* Appends to the journal. */
 static uint64_t event_commit(struct event *e)
 {
 	struct event **at = &journal;
@@ -62,7 +57,6 @@ static uint64_t event_commit(struct event *e)
 		at = &(*at)->next;
 	*at = e;
 	e->number = ++last_number;
-	send_event(e);
 	return e->number;
 }
 
@@ -127,8 +121,22 @@ void events_acknowledge(uint64_t number)
 	processes_forget(number);
 }
 
-void events_send_again(void)
+void events_connected(void)
 {
-	for (const struct event *e = journal; e; e = e->next)
-		send_event(e);
+	sent_number = 0;
+}
+
+size_t events_next_frame(uint8_t *to)
+{
+	struct frame f = { .type = FRAME_EVENT };
+	const struct event *e = journal;
+
+	while (e && e->number <= sent_number)
+		e = e->next;
+	if (!e)
+		return 0;
+	sent_number = f.offset = e->number;
+	f.length = (uint16_t)e->payload.length;
+	memcpy(to + HEADER_SIZE_BYTES, e->payload.data, e->payload.length);
+	return frame_seal(to, &f);
 }
