@@ -216,6 +216,7 @@ def _bind(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        listener.listen()  # from here on a browser waits, instead of being refused
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:

@@ -5,7 +5,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -14,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.setup.leftovers import become_reaper, count, end_descendants
+from app.setup.leftovers import become_reaper, count, end_descendants, run_reaping
 from app.setup.steps import say
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,20 +106,13 @@ def run_check(check: Check, env: dict[str, str], tally: Tally, *, in_ci: bool) -
         check.report.unlink(missing_ok=True)
     wrong = []
     try:
-        done = subprocess.run(
-            check.argv,
-            cwd=ROOT,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            timeout=CHECK_TIMEOUT_S,
-            check=False,
-        )
-        if done.returncode != 0:
-            wrong.append(f"exit code {done.returncode}")
+        code = run_reaping(check.argv, cwd=ROOT, env=env, timeout_s=CHECK_TIMEOUT_S)
+        if code is None:
+            wrong.append(f"no end after {CHECK_TIMEOUT_S} s")
+        elif code != 0:
+            wrong.append(f"exit code {code}")
     except FileNotFoundError:
         wrong.append(f"{check.argv[0]} is not installed")
-    except subprocess.TimeoutExpired:
-        wrong.append(f"no end after {CHECK_TIMEOUT_S} s")
     if check.report is not None:
         wrong += read_report(check.report, tally, in_ci=in_ci)
     say(f"== {check.name}: {'FAILED' if wrong else 'ok'} ({time.monotonic() - started_at:.1f} s)")

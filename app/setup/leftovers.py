@@ -9,10 +9,13 @@ import ctypes
 import os
 import signal
 import subprocess
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+REAP_INTERVAL_S = 0.02
 LISTEN = "0A"  # state in /proc/net/tcp
 
 
@@ -56,6 +59,34 @@ def _descendants(pid: int) -> list[int]:
         for child in children.read_text(encoding="ascii").split():
             found += [int(child), *_descendants(int(child))]
     return found
+
+
+def run_reaping(
+    argv: Sequence[str], *, cwd: Path, env: dict[str, str], timeout_s: float
+) -> int | None:
+    """Run a program and reap orphans meanwhile, as init would; returns its exit code.
+
+    An ended orphan that nobody reaps would look alive to a test that asks for its pid. After
+    `timeout_s` the program is killed and the answer is None.
+
+    Raises:
+        FileNotFoundError: There is no such program.
+    """
+    program = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL)
+    give_up_at = time.monotonic() + timeout_s
+    while program.returncode is None:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is not None and ended.si_pid == program.pid:
+            program.wait()
+        elif ended is not None:
+            os.waitpid(ended.si_pid, 0)
+        elif time.monotonic() > give_up_at:
+            program.kill()
+            program.wait()
+            return None
+        else:
+            time.sleep(REAP_INTERVAL_S)
+    return program.returncode
 
 
 def _reap_ended() -> None:

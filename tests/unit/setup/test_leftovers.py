@@ -89,3 +89,23 @@ def test_ended_orphan_is_no_leftover(tmp_path: Path) -> None:
         print(found)
     """
     assert run_reaper(body, tmp_path).strip() == "[]"
+
+
+def test_orphans_are_reaped_while_a_program_runs(tmp_path: Path) -> None:
+    body = """
+        from app.setup.leftovers import run_reaping
+        # The orphan's pid must be gone, not a zombie, before its starter's starter has ended.
+        script = 'pid=$(sh -c "sleep 0 & echo \\$!"); while kill -0 $pid 2>/dev/null; do :; done'
+        argv = ["timeout", "10", "sh", "-c", script]
+        print(run_reaping(argv, cwd=directory, env={"PATH": "/usr/bin:/bin"}, timeout_s=20))
+    """
+    assert run_reaper(body, tmp_path).strip() == "0"
+
+
+def test_exit_code_of_the_program_is_kept(tmp_path: Path) -> None:
+    body = """
+        from app.setup.leftovers import run_reaping
+        for argv in (["sh", "-c", "exit 7"], ["sleep", "60"]):
+            print(run_reaping(argv, cwd=directory, env={"PATH": "/usr/bin:/bin"}, timeout_s=0.5))
+    """
+    assert run_reaper(body, tmp_path).split() == ["7", "None"]
