@@ -60,5 +60,7 @@ class Settings(BaseSettings):
         default=10, ge=0, description="Seconds between the stop signal and SIGKILL, unless given."
     )
     qemu_user: str = Field(
-        default="nobody", description="User that QEMU runs as when the engine is root."
+        default="2000000000-2000065535",
+        description="Who QEMU runs as when the engine is root: a user, or a range of user ids from "
+        "which each VM gets its own.",
     )

@@ -10,6 +10,7 @@ from app.domain.container_config import ContainerConfig
 # (bench/memory): a fixed part and one that grows with the VM (struct pages are 1/64 of it).
 GUEST_FIXED_BYTES = 80 * MIB
 GUEST_SHARE_DIVISOR = 48
+LAYER_BYTES = MIB  # a disk and its mount, measured with 127 layers
 SMALLEST_VM_BYTES = 160 * MIB
 # Host memory a fresh VM occupies once its container runs; what it may take later is overcommitted.
 START_COST_BYTES = 192 * MIB
@@ -43,16 +44,22 @@ class LaunchPlan:
 
 
 def size_vm(
-    config: ContainerConfig, *, default_memory_bytes: int, default_vcpus: int, host_cpus: int
+    config: ContainerConfig,
+    *,
+    layer_count: int,
+    default_memory_bytes: int,
+    default_vcpus: int,
+    host_cpus: int,
 ) -> VmSize:
-    """Choose the VM for a container (design: the limit is exact, the guest's need comes on top)."""
+    """Choose the VM for a container: its limit is exact, the guest's own need comes on top."""
+    fixed_bytes = GUEST_FIXED_BYTES + layer_count * LAYER_BYTES
     if config.memory_bytes:
-        own_need_bytes = GUEST_FIXED_BYTES + config.memory_bytes // GUEST_SHARE_DIVISOR
+        own_need_bytes = fixed_bytes + config.memory_bytes // GUEST_SHARE_DIVISOR
         memory_bytes = max(config.memory_bytes + own_need_bytes, SMALLEST_VM_BYTES)
         limit_bytes = config.memory_bytes
     else:
         memory_bytes = max(default_memory_bytes, SMALLEST_VM_BYTES)
-        limit_bytes = memory_bytes - GUEST_FIXED_BYTES - memory_bytes // GUEST_SHARE_DIVISOR
+        limit_bytes = memory_bytes - fixed_bytes - memory_bytes // GUEST_SHARE_DIVISOR
     vcpus = default_vcpus or min(host_cpus, 2)
     if config.cpus:
         vcpus = min(max(math.ceil(config.cpus), 1), host_cpus)

@@ -46,31 +46,32 @@ class Admission:
         self._host_cpus = host_cpus
         self._read = read
 
-    def size(self, config: ContainerConfig) -> VmSize:
+    def size(self, config: ContainerConfig, *, layer_count: int) -> VmSize:
         """The VM this container gets."""
         return size_vm(
             config,
+            layer_count=layer_count,
             default_memory_bytes=self._default_memory_bytes,
             default_vcpus=self._default_vcpus,
             host_cpus=self._host_cpus,
         )
 
-    async def plan(self, config: ContainerConfig) -> LaunchPlan:
+    async def plan(self, config: ContainerConfig, *, layer_count: int) -> LaunchPlan:
         """What a start would cost now."""
         memory = await asyncio.to_thread(self._read)
         return plan_launch(
-            self.size(config),
+            self.size(config, layer_count=layer_count),
             host_available_bytes=memory.available_bytes,
             reserve_bytes=self._reserve_bytes,
         )
 
-    async def require(self, config: ContainerConfig, *, name: str) -> VmSize:
+    async def require(self, config: ContainerConfig, *, layer_count: int, name: str) -> VmSize:
         """The VM's size, if the host can bear it.
 
         Raises:
             ResourceExhausted: The host's available memory would fall below the reserve.
         """
-        plan = await self.plan(config)
+        plan = await self.plan(config, layer_count=layer_count)
         if not plan.fits:
             raise ResourceExhausted(
                 f"Container {name} was not started: the host has "
@@ -78,4 +79,4 @@ class Admission:
                 f"{plan.reserve_bytes // MIB} MiB in reserve",
                 advice="Stop other containers, or lower SLIPWAY_MEMORY_RESERVE_BYTES.",
             )
-        return self.size(config)
+        return self.size(config, layer_count=layer_count)

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import replace
 
-from app.core.errors import Conflict, NotFound
+from app.core.errors import Conflict, InvalidArgument, NotFound
 from app.core.ids import new_container_id
 from app.domain import container as rules
 from app.domain.container import Container, ContainerState
@@ -81,8 +81,12 @@ class ContainerService:
             return None
 
     async def plan(self, config: ContainerConfig) -> LaunchPlan:
-        """What a launch would cost now."""
-        return await self._admission.plan(config)
+        """What a launch would cost now; of an image that is not here, with one layer."""
+        try:
+            layer_count = len(self._images.get(config.image).mounted_diff_ids)
+        except (NotFound, InvalidArgument):
+            layer_count = 1
+        return await self._admission.plan(config, layer_count=layer_count)
 
     async def console(self, container_id: str) -> bytes:
         """Boot console of the present VM, or of the last one; at most 256 KiB, the newest."""

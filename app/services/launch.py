@@ -96,7 +96,9 @@ class Launcher:
         hostname = container.config.hostname or container.short_id
         image = self._images.get(container.image_id)
         plan = plan_process(container.config, image.config, hostname=hostname)
-        size = await self._admission.require(container.config, name=container.name)
+        size = await self._admission.require(
+            container.config, layer_count=len(image.mounted_diff_ids), name=container.name
+        )
         return Blueprint(container, image, plan, size, hostname)
 
     async def power_on(self, blueprint: Blueprint) -> Vm:

@@ -122,7 +122,12 @@ def run_check(check: Check, env: dict[str, str], tally: Tally, *, in_ci: bool) -
 def run_all(selected: list[Check], temporary: Path, *, in_ci: bool) -> tuple[Tally, list[str]]:
     """Run the checks one after the other, all of them whatever fails."""
     tally = Tally()
-    env = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)}
+    env = {
+        "SLIPWAY_TEST_GUEST_CACHE": str(OUTPUT / "guest-cache"),  # built once for all tests
+        **os.environ,
+        "TMPDIR": str(temporary),
+        "PYTHONPATH": str(ROOT),
+    }
     before = count(ROOT, temporary)
     wrong: list[str] = []
     for check in selected:

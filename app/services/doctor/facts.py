@@ -172,8 +172,13 @@ def is_port_free(host: str, port: int) -> bool:
     return True
 
 
+UID_RANGE = re.compile(r"\d+-\d+")  # as SLIPWAY_QEMU_USER may be
+
+
 def has_user(name: str) -> bool:
-    """Whether the machine knows that user."""
+    """Whether the machine knows that user; a range of ids needs no entry anywhere."""
+    if UID_RANGE.fullmatch(name):
+        return True
     try:
         pwd.getpwnam(name)
     except KeyError:

@@ -6,7 +6,7 @@ from app.domain.sizing import plan_launch, size_vm
 
 
 def size(config: ContainerConfig) -> tuple[int, int, int, float | None]:
-    vm = size_vm(config, default_memory_bytes=GIB, default_vcpus=0, host_cpus=4)
+    vm = size_vm(config, layer_count=1, default_memory_bytes=GIB, default_vcpus=0, host_cpus=4)
     return vm.memory_bytes, vm.vcpus, vm.container_limit_bytes, vm.cpu_quota
 
 
@@ -31,6 +31,22 @@ def test_cpus_round_up_to_the_hosts(cpus: float, vcpus: int) -> None:
 
 
 def test_plan_refuses_what_would_eat_the_reserve() -> None:
-    vm = size_vm(ContainerConfig(image="i"), default_memory_bytes=GIB, default_vcpus=1, host_cpus=1)
+    vm = size_vm(
+        ContainerConfig(image="i"),
+        layer_count=1,
+        default_memory_bytes=GIB,
+        default_vcpus=1,
+        host_cpus=1,
+    )
     assert plan_launch(vm, host_available_bytes=GIB, reserve_bytes=512 * MIB).fits
     assert not plan_launch(vm, host_available_bytes=600 * MIB, reserve_bytes=512 * MIB).fits
+
+
+def test_every_layer_costs_the_guest_memory() -> None:
+    config = ContainerConfig(image="i", memory_bytes=512 * MIB)
+    few, many = (
+        size_vm(config, layer_count=count, default_memory_bytes=GIB, default_vcpus=1, host_cpus=1)
+        for count in (1, 127)
+    )
+    assert many.memory_bytes - few.memory_bytes == 126 * MIB
+    assert many.container_limit_bytes == few.container_limit_bytes
