@@ -270,7 +270,7 @@ async def log_download(request: Request, ref: str, _viewer: SignedIn) -> Respons
 async def removal_question(request: Request, ref: str, viewer: SignedIn) -> Response:
     """What a removal would take away."""
     container = await services_of(request).containers.get(ref)
-    return await ask_before_removal(request, viewer, [container.id], "/containers")
+    return await ask_before_removal(request, viewer, [container.id], "/containers", leaves=True)
 
 
 _Change = Callable[["Services", Container, Viewer, Form], Awaitable[str]]

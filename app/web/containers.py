@@ -18,7 +18,7 @@ from app.web.listing import PAGE_ROWS, ListQuery, matches, ordered, parse_query
 from app.web.removal import RemovalPage, losses_of, removal_confirmation
 from app.web.rows import ContainerRow, container_row
 from app.web.sessions import Posted, SignedIn, Viewer, services_of
-from app.web.shell import Flash, Shell, build_shell, go_to, local_path
+from app.web.shell import Flash, Shell, build_shell, go_to, leave_page, local_path
 from app.web.states import GROUP_MARKS, Mark, group_of
 from app.web.templating import joined, render, templates_of
 
@@ -156,7 +156,13 @@ async def change_selected(request: Request, viewer: SignedIn, form: Posted) -> R
 
 
 async def ask_before_removal(
-    request: Request, viewer: Viewer, ids: list[str], back: str, problem: str = ""
+    request: Request,
+    viewer: Viewer,
+    ids: list[str],
+    back: str,
+    *,
+    leaves: bool = False,
+    problem: str = "",
 ) -> Response:
     """The question that lists what would be lost; a dialog for htmx, a page without it."""
     services = services_of(request)
@@ -167,6 +173,7 @@ async def ask_before_removal(
         confirmation=removal_confirmation(containers),
         live_total=sum(one.is_live for one in containers),
         back=back,
+        leaves=leaves,
         problem=problem,
     )
     return render(request, page, block="dialog", status_code=422 if problem else 200)
@@ -187,12 +194,16 @@ async def remove_selected(request: Request, viewer: SignedIn, form: Posted) -> R
     ids = chosen_ids(form)
     back = local_path(form.text("next"), "/containers")
     containers = [await services.containers.get(one) for one in ids]
+    leaves = form.flag("leaves")
     wanted = removal_confirmation(containers)
     if wanted and form.text("confirm") != wanted:
         problem = f"Nothing was removed. Type {wanted} to confirm."
-        return await ask_before_removal(request, viewer, ids, back, problem)
+        return await ask_before_removal(request, viewer, ids, back, leaves=leaves, problem=problem)
     outcome = await for_each(services, ids, "remove", viewer, force=bool(wanted))
-    return answer(request, outcome_flash("remove", outcome), back, close_dialog=True)
+    flash = outcome_flash("remove", outcome)
+    if leaves and not outcome.failures:
+        return leave_page(request, back, flash)
+    return answer(request, flash, back, close_dialog=True)
 
 
 async def for_each(

@@ -3,7 +3,6 @@
 import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
-from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 
@@ -17,7 +16,7 @@ from app.web.errors import WebRoute
 from app.web.forms import Form, parse_form
 from app.web.launch_form import LaunchForm, in_form_names, read_launch_form, values_of
 from app.web.sessions import Posted, SignedIn, Viewer, services_of
-from app.web.shell import Flash, Shell, build_shell, go_to
+from app.web.shell import Flash, Shell, build_shell, leave_page
 from app.web.states import isolation_text
 from app.web.templating import render
 
@@ -128,7 +127,7 @@ async def launch(request: Request, viewer: SignedIn, form: Posted) -> Response:
         container, typed = await _create(services, typed, viewer)
         if container is not None:
             flash = await _start(services, container, viewer)
-            return _to_container(request, container, flash)
+            return leave_page(request, f"/containers/{container.short_id}", flash)
     page = await _page(request, viewer, typed)
     return render(request, page, block="form", status_code=422)
 
@@ -162,14 +161,3 @@ async def _start(services: "Services", container: Container, viewer: Viewer) -> 
         text = f"{container.name} was created and not started: {error.message}"
         return Flash("bad", text, error.advice)
     return None
-
-
-def _to_container(request: Request, container: Container, flash: Flash | None) -> Response:
-    path = f"/containers/{quote(container.short_id)}"
-    response = go_to(path, flash)
-    if "hx-request" in request.headers:
-        # htmx follows a redirect by itself and would swap the page into the form.
-        response.status_code = 204
-        del response.headers["location"]
-        response.headers["HX-Redirect"] = path
-    return response

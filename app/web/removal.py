@@ -28,6 +28,7 @@ class RemovalPage:
 
     Attributes:
         confirmation: What must be typed; empty when none of the containers runs.
+        leaves: Whether the page that asks is the removed container's own.
     """
 
     template: ClassVar[str] = "remove.html"
@@ -36,6 +37,7 @@ class RemovalPage:
     confirmation: str
     live_total: int
     back: str
+    leaves: bool
     problem: str
 
 

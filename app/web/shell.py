@@ -121,6 +121,16 @@ def go_to(path: str, flash: Flash | None = None) -> Response:
     return response
 
 
+def leave_page(request: Request, path: str, flash: Flash | None = None) -> Response:
+    """Move the whole page, also when htmx asked: it would follow a redirect into a part of it."""
+    response = go_to(path, flash)
+    if "hx-request" in request.headers:
+        response.status_code = 204
+        del response.headers["location"]
+        response.headers["HX-Redirect"] = path
+    return response
+
+
 def leave_flash(response: Response, flash: Flash) -> None:
     """Keep the message in a short-lived cookie; it is text, escaped where it is shown."""
     cut = Flash(

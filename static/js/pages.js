@@ -9,7 +9,17 @@ import { toast } from './toasts.js';
 
 /** @param {LiveLine} live */
 export function subscribePage(live) {
-  live.subscribe('shell', { params: () => ({}), receive: apply });
+  live.subscribe('shell', {
+    params: () => ({}),
+    receive: (message) => {
+      apply(message);
+      // Between the page that teaches and the table there is more than rows to change.
+      const count = message.text?.['count-containers'];
+      const isEmpty = Boolean(document.querySelector('[data-first]'));
+      const isList = Boolean(document.querySelector('[data-selection]'));
+      if ((isEmpty && count && count !== '0') || (isList && count === '0')) location.reload();
+    },
+  });
   const subscribed = new Set();
   const scan = () => {
     for (const element of document.querySelectorAll('[data-topic]')) {
