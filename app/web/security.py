@@ -69,8 +69,10 @@ class HostRule:
         return True
 
 
-def is_same_origin(headers: Headers) -> bool:
+def is_same_origin(headers: Headers, public_url: str = "") -> bool:
     """Whether a request that changes something comes from a page of this dashboard.
+
+    A proxy may put another Host in; browsers then name the one of `public_url`.
 
     Browsers send Origin with every such request and every websocket; where a program sends neither
     Origin nor Sec-Fetch-Site it can't be riding on a browser's cookie.
@@ -79,7 +81,11 @@ def is_same_origin(headers: Headers) -> bool:
     if origin is None:
         return headers.get("sec-fetch-site", "same-origin") in {"same-origin", "none"}
     # The scheme is left out: behind a proxy that ends TLS it differs from what we see.
-    return bool(origin != "null" and urlsplit(origin).netloc == headers.get("host"))
+    try:
+        netloc = urlsplit(origin).netloc
+    except ValueError:
+        return False
+    return bool(netloc) and netloc in {headers.get("host"), urlsplit(public_url).netloc}
 
 
 class WebSecurity:
@@ -88,6 +94,7 @@ class WebSecurity:
     def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
         self._app = app
         self._hosts = HostRule(settings)
+        self._public_url = settings.public_url
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on and add the headers."""
@@ -111,7 +118,7 @@ class WebSecurity:
                 status_code=421,
             )
         changes = scope["type"] == "websocket" or scope["method"] not in _SAFE_METHODS
-        if changes and not is_same_origin(headers):
+        if changes and not is_same_origin(headers, self._public_url):
             return PlainTextResponse("Requests from other sites are refused.\n", status_code=403)
         return None
 

@@ -1,8 +1,9 @@
 import httpx2
 import pytest
+from starlette.datastructures import Headers
 
 from app.settings import Settings
-from app.web.security import HostRule
+from app.web.security import HostRule, is_same_origin
 from tests.unit.web.conftest import BASE_URL
 from tests.unit.web.fake_services import ADMIN, Fakes
 
@@ -135,6 +136,23 @@ async def test_page_of_error_shows_no_inside(browser: httpx2.AsyncClient, fakes:
     assert answer.status_code == 500
     assert "inner detail" not in answer.text
     assert "fault in Slipway" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        ("https://boxes.example.net", True),
+        ("http://10.0.0.1:8080", True),
+        ("https://boxes.example.net:444", False),
+        ("https://evil.example", False),
+        ("null", False),
+        ("http://[", False),
+        ("", False),
+    ],
+)
+def test_origin_is_the_host_or_the_public_url(origin: str, *, expected: bool) -> None:
+    headers = Headers({"host": "10.0.0.1:8080", "origin": origin})
+    assert is_same_origin(headers, "https://boxes.example.net/") is expected
 
 
 def test_base_url_is_loopback() -> None:
