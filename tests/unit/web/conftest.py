@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from app.core.units import MIB
+from app.services.bundle import Services
 from app.settings import Settings
 from app.web.router import install, router
 from tests.unit.web.fake_services import ADMIN, Fakes
@@ -16,18 +17,23 @@ from tests.unit.web.fake_services import ADMIN, Fakes
 BASE_URL = "http://127.0.0.1:8080"
 
 
-def web_app(fakes: Fakes) -> FastAPI:
+def web_over(services: Services) -> FastAPI:
     """The dashboard alone."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
-        yield {"services": fakes.services}
+        yield {"services": services}
         await app.state.web.close()
 
     app = FastAPI(lifespan=lifespan)
     app.include_router(router)
     install(app, Settings())
     return app
+
+
+def web_app(fakes: Fakes) -> FastAPI:
+    """The dashboard over the fakes."""
+    return web_over(fakes.services)
 
 
 @pytest.fixture

@@ -293,7 +293,9 @@ class FakeContainers:
         raise NotFound(f"No such container: {reference}")
 
     async def plan(self, config: ContainerConfig) -> LaunchPlan:
-        size = size_vm(config, default_memory_bytes=GIB, default_vcpus=2, host_cpus=4)
+        size = size_vm(
+            config, default_memory_bytes=GIB, default_vcpus=2, host_cpus=4, layer_count=1
+        )
         return plan_launch(size, host_available_bytes=11 * GIB, reserve_bytes=512 * MIB)
 
     async def create(
