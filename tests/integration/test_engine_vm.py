@@ -193,6 +193,14 @@ async def test_kill_9_loses_and_repeats_nothing(own_engine: EngineProcess) -> No
     assert log == [str(number) for number in range(1, len(log) + 1)]
 
 
+def runs(pid: int) -> bool:
+    """Whether the process runs: one that has ended may wait a moment until init reaps it."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
+    except OSError:
+        return False
+
+
 async def test_sigterm_leaves_containers_running_and_stop_all_ends_them(
     own_engine: EngineProcess,
 ) -> None:
@@ -202,8 +210,7 @@ async def test_sigterm_leaves_containers_running_and_stop_all_ends_them(
     os.kill(container["pid"], 0)
     text = await engine.run_command("stop", "--all")
     assert "goes-on" in text
-    with pytest.raises(ProcessLookupError):
-        os.kill(container["pid"], 0)
+    assert not runs(container["pid"])
     await engine.start()
     ended = await engine.call("GET", "/containers/goes-on")
     assert ended["state"] == "exited"
