@@ -8,7 +8,8 @@ from playwright.async_api import Browser, expect
 from app.domain.container import Container, ended, paused
 from app.domain.log import LogStream
 from tests.e2e.conftest import LOOKS, SHOTS, Look, new_dashboard
-from tests.unit.web.fake_services import ADMIN, Fakes, now_ns, sample
+from tests.unit.web.fake_services import ADMIN, Fakes
+from tests.unit.web.fake_stores import now_ns, sample
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
 

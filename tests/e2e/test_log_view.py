@@ -8,7 +8,8 @@ from playwright.async_api import expect
 from app.domain.container import ended
 from app.domain.log import LogStream
 from tests.e2e.dashboard import Dashboard
-from tests.unit.web.fake_services import Fakes, now_ns
+from tests.unit.web.fake_services import Fakes
+from tests.unit.web.fake_stores import now_ns
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 MOST_ROWS = 90

@@ -14,7 +14,8 @@ from tests.e2e.conftest import LOOKS, new_dashboard
 from tests.e2e.dashboard import Dashboard
 from tests.integration.serving import served
 from tests.unit.web.conftest import web_app
-from tests.unit.web.fake_services import ADMIN, Fakes, now_ns, sample
+from tests.unit.web.fake_services import ADMIN, Fakes
+from tests.unit.web.fake_stores import now_ns, sample
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 

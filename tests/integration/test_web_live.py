@@ -17,7 +17,8 @@ from app.domain.log import LogStream
 from app.web.live.logs import TAIL_LINES
 from tests.integration.serving import served
 from tests.unit.web.conftest import web_app
-from tests.unit.web.fake_services import ADMIN, Fakes, now_ns, sample
+from tests.unit.web.fake_services import ADMIN, Fakes
+from tests.unit.web.fake_stores import now_ns, sample
 
 DEADLINE_S = 10.0
 

@@ -7,7 +7,7 @@ from app.domain.container_config import ContainerConfig
 from app.web.forms import parse_form
 from app.web.listing import ListQuery, matches, ordered, parse_query
 from app.web.states import Group
-from tests.unit.web.fake_services import sample
+from tests.unit.web.fake_stores import sample
 
 
 def container(name: str, **fields: object) -> Container:

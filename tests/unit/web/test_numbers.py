@@ -13,7 +13,8 @@ from app.web.commands import launch_commands, request_body
 from app.web.eventlog import event_mark, event_row, event_text
 from app.web.memory import host_split, memory_view
 from app.web.rows import NOTHING, container_row, limit_meter, number_patch, spark_path
-from tests.unit.web.fake_services import STAGES, sample
+from tests.unit.web.fake_services import STAGES
+from tests.unit.web.fake_stores import sample
 
 NOW_NS = 1_795_510_800 * 10**9
 RUNNING = Container(

@@ -5,7 +5,8 @@ import pytest
 
 from app.domain.container import ended
 from app.domain.log import LogStream
-from tests.unit.web.fake_services import Fakes, now_ns, sample
+from tests.unit.web.fake_services import Fakes
+from tests.unit.web.fake_stores import now_ns, sample
 
 HOSTILE = '<img src=x onerror="alert(1)">'
 
