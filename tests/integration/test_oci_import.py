@@ -189,7 +189,7 @@ async def test_import_disks_are_the_same_bytes_everywhere(
     names = (f"d{number % 7}/f{number}" for number in range(300))
     content = (b"same" * 50_000, b"short", bytes(200_000), b"dup" * 1000)
     layer = make_tar(*(Item(name, content[n % 4]) for n, name in enumerate(names)))
-    contents = []
+    contents: list[bytes] = []
     for name in ("one", "two", "three"):
         monkeypatch.setenv("SOURCE_DATE_EPOCH", str(len(contents)))
         async with open_store(tmp_path / name) as store:
