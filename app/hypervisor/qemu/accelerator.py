@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import subprocess
+import textwrap
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -32,6 +33,7 @@ TCG_DEADLINE_S = 60.0
 PROBE_MEMORY_BYTES = 256 * MIB
 CACHE_NAME = "accelerator.json"
 VERSION_DEADLINE_S = 10.0
+SHOWN_CAUSE_CHARACTERS = 120
 
 LaunchVm = Callable[[VmSpec, str], Awaitable[QemuVm]]
 
@@ -92,7 +94,9 @@ class AcceleratorChoice:
             try:
                 boot_ms = await self._boot(guest, "kvm", KVM_DEADLINE_S)
             except Unavailable as exc:
-                why_not = f"KVM is there, but the guest does not boot on it: {exc.message}"
+                log.warning("The guest does not boot on KVM: %s", exc.message)
+                cause = textwrap.shorten(exc.message, SHOWN_CAUSE_CHARACTERS, placeholder=" ...")
+                why_not = f"KVM is there, but the guest does not boot on it ({cause})"
             else:
                 return Accelerator("kvm", "the guest has booted on KVM", boot_ms)
         reason = f"software emulation: {why_not}"
