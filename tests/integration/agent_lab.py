@@ -13,6 +13,7 @@ import pytest
 
 from app.guest.image import GuestImage
 from app.guest.protocol import Op, Tag
+from app.hypervisor.qemu.arguments import DEVICE_CMDLINE
 from tests.integration.agent_driver import AgentHost, Fields, Value, decode, number
 
 AGENT_SOURCE = Path(__file__).parents[2] / "guest" / "agent"
@@ -154,7 +155,12 @@ class AgentVm:
             "-cpu qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16 -display none"
         ).split()
         command += ["-m", str(self.memory_mib), "-kernel", str(self.image.kernel)]
-        command += ["-initrd", str(self.image.initrd), "-append", self.image.cmdline]
+        command += [
+            "-initrd",
+            str(self.image.initrd),
+            "-append",
+            f"{self.image.cmdline} {DEVICE_CMDLINE}",
+        ]
         command += ["-serial", f"file:{self.console}", "-device", "virtio-serial-pci"]
         command += ["-monitor", f"unix:{self.directory / 'm'},server=on,wait=off"]
         command += ["-chardev", f"socket,id=c,path={self.directory / 's'},server=on,wait=off"]
