@@ -9,6 +9,9 @@ export function watchToasts() {
   document.addEventListener('click', (event) => {
     if (event.target instanceof Element) event.target.closest('[data-dismiss]')?.closest('.toast')?.remove();
   });
+  document.addEventListener('htmx:error', () => {
+    toast('bad', 'The engine gave no answer.', 'Look at the state shown: what was asked for may have happened all the same.');
+  });
   new MutationObserver((changes) => {
     for (const change of changes) {
       for (const node of change.addedNodes) {

@@ -54,6 +54,7 @@ async def test_click_to_a_live_log(chromium: Browser, engine: EngineProcess) -> 
     # `sh` as PID 1 has no handler for SIGTERM, so the grace runs out and SIGKILL ends it.
     await expect(dashboard.state).to_have_text("Exited 137", timeout=BOOT_TIMEOUT_MS)
     await expect(dashboard.page.locator("#ct-head")).to_contain_text("VM off")
+    await expect(dashboard.page.locator(".toast")).to_contain_text("Stopped ticker.")
     await dashboard.shoot(SHOTS, "main-3-stopped")
     await dashboard.open(dashboard.page.url.removeprefix(dashboard.url) + "/console")
     await expect(dashboard.page.locator("[data-console]")).not_to_be_empty()
