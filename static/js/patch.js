@@ -18,7 +18,10 @@ function find(attribute, key) {
 export function patchTexts(texts) {
   for (const [key, text] of Object.entries(texts)) {
     for (const element of find('data-live', key)) {
-      if (element.textContent !== text) element.textContent = text;
+      if (element.textContent === text) continue;
+      element.textContent = text;
+      const place = element.closest('[data-nonzero]');
+      if (place instanceof HTMLElement) place.hidden = text === '0';
     }
   }
 }

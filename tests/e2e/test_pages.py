@@ -164,6 +164,27 @@ async def test_state_arrives_without_a_reload(dashboard: Dashboard, fakes: Fakes
     await expect(dashboard.page.locator("#ct-head")).to_contain_text("the guest panicked")
 
 
+async def test_overview_shows_a_failure_without_a_reload(
+    dashboard: Dashboard, fakes: Fakes
+) -> None:
+    job = await fakes.launch("job")
+    await dashboard.open("/")
+    await dashboard.wait_until_live()
+    fakes.containers.put(ended(job, exit_code=9, at_ns=now_ns()))
+    await expect(dashboard.page.locator("#overview")).to_contain_text("ended with exit code 9")
+    await expect(dashboard.page.locator("[data-live=count-failed]")).to_have_text("1")
+
+
+async def test_engine_that_does_not_answer_is_said(dashboard: Dashboard, fakes: Fakes) -> None:
+    web = await fakes.launch("web")
+    await dashboard.open(f"/containers/{web.short_id}")
+    await dashboard.wait_until_live()
+    await dashboard.page.route("**/pause", lambda route: route.abort())
+    await dashboard.click_action("Pause")
+    await expect(dashboard.page.locator(".toast")).to_contain_text("The engine gave no answer.")
+    dashboard.faults.clear()  # the browser reports the aborted request itself
+
+
 async def test_fault_takes_the_focus_and_leads_to_its_field(
     dashboard: Dashboard, fakes: Fakes
 ) -> None:
