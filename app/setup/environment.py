@@ -74,14 +74,15 @@ def _install(venv: Path, root: Path, pins: str) -> None:
     run_command(
         [
             *(str(venv / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check"),
-            *("--no-input", "--require-hashes", "--no-deps", "-r", str(root / pins)),
+            *("--no-input", "--no-compile", "--no-deps"),
+            *("--require-hashes", "-r", str(root / pins)),
         ],
         what=f"Installing {pins}",
         advice=PIP_ADVICE,
         timeout_s=PIP_TIMEOUT_S,
         cwd=root,
     )
-    # pip compiles what it installs, but not what was there already. Some packages carry files that
+    # All at once on every CPU, and also what was there already. Some packages carry files that
     # are no valid Python; the exit code would tell of them.
     run_command(
         [str(venv / "bin/python"), "-c", COMPILE, str(venv / "lib")],
