@@ -126,7 +126,6 @@ def run_all(selected: list[Check], temporary: Path, *, in_ci: bool) -> tuple[Tal
         "SLIPWAY_TEST_GUEST_CACHE": str(OUTPUT / "guest-cache"),  # built once for all tests
         **os.environ,
         "TMPDIR": str(temporary),
-        "PYTHONPATH": str(ROOT),
     }
     before = count(ROOT, temporary)
     wrong: list[str] = []

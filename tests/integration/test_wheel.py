@@ -76,7 +76,9 @@ def settings(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def test_wheel_brings_everything_that_is_no_code(environment: Path, tmp_path: Path) -> None:
+def test_wheel_brings_everything_that_is_no_code(
+    environment: Path, tmp_path: Path, settings: dict[str, str]
+) -> None:
     script = (
         "from app import resources as r;"
         "assert not r.is_checkout();"
@@ -85,7 +87,8 @@ def test_wheel_brings_everything_that_is_no_code(environment: Path, tmp_path: Pa
         "r.migrations_dir() / 'env.py', r.guest_dir() / 'slipway.yml',"
         "r.guest_dir() / 'agent/Makefile', r.unit_file()) if not path.is_file()])"
     )
-    assert run(environment / "bin/python", "-c", script, cwd=tmp_path).strip() == ""
+    output = run(environment / "bin/python", "-c", script, cwd=tmp_path, env=settings)
+    assert output.strip() == ""
 
 
 def test_installed_command_tells_its_version(
