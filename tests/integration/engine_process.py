@@ -175,17 +175,26 @@ class EngineProcess:
 
     async def until(self, container_id: str, condition: Callable[[Json], bool]) -> Json:
         """Wait for a state of a container: look at each event, with a deadline."""
-        async with (
-            asyncio.timeout(STATE_DEADLINE_S),
-            self.client.stream("GET", "/events/stream", timeout=None) as events,
-        ):
-            lines = events.aiter_lines()
-            while True:
-                container: Json = await self.call("GET", f"/containers/{container_id}")
-                if condition(container):
-                    return container
-                with contextlib.suppress(TimeoutError):  # some changes are no events
-                    await asyncio.wait_for(asyncio.shield(anext(lines)), 0.5)
+        happened = asyncio.Event()
+        watching = asyncio.create_task(self._watch(happened))
+        try:
+            async with asyncio.timeout(STATE_DEADLINE_S):
+                while True:
+                    happened.clear()
+                    container: Json = await self.call("GET", f"/containers/{container_id}")
+                    if condition(container):
+                        return container
+                    with contextlib.suppress(TimeoutError):  # some changes are no events
+                        async with asyncio.timeout(0.5):
+                            await happened.wait()
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
+
+    async def _watch(self, happened: asyncio.Event) -> None:
+        async with self.client.stream("GET", "/events/stream", timeout=None) as events:
+            async for _ in events.aiter_lines():
+                happened.set()
 
     async def until_exited(self, container_id: str) -> Json:
         """Wait until it has ended."""
