@@ -21,7 +21,9 @@ void hello_stage(const char *name)
 	if (stage_count == STAGES)
 		return;
 	stages[stage_count].name = name;
-	stages[stage_count++].at_ns = clock_ns(CLOCK_BOOTTIME);
+	stages[stage_count].at_ns = clock_ns(CLOCK_BOOTTIME);
+	say("%s: %llu ms after boot", name,
+	    (unsigned long long)(stages[stage_count++].at_ns / 1000000));
 }
 
 static void put_state(struct buffer *answer)

@@ -115,6 +115,7 @@ static int create(struct call *call)
 		arena_free(&arena);
 		return fail(call, EINVAL, "%s", arena.error);
 	}
+	say("container %.12s: create, %zu layers", id, spec.layers.count);
 	launch_create(call->id, id, &spec);
 	arena_free(&arena);
 	return DEFERRED;
@@ -126,6 +127,7 @@ static int start(struct call *call)
 
 	if (error)
 		return error;
+	say("container %.12s: start", call->container->id);
 	launch_start(call->id, call->container);
 	return DEFERRED;
 }

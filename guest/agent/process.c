@@ -194,8 +194,11 @@ static void exited(struct process *p, int status)
 		close(p->control_fd);
 	p->control_fd = -1;
 	event_process_exited(p);
-	if (p == c->init)
+	if (p == c->init) {
+		say("container %.12s: ended with %d%s", c->id, p->exit_code,
+		    p->oom_killed ? ", out of memory" : "");
 		container_end(c);
+	}
 	if (c->is_deleting && container_is_empty(c))
 		platform_sync(c);
 }

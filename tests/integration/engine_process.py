@@ -175,26 +175,29 @@ class EngineProcess:
 
     async def until(self, container_id: str, condition: Callable[[Json], bool]) -> Json:
         """Wait for a state of a container: look at each event, with a deadline."""
-        happened = asyncio.Event()
-        watching = asyncio.create_task(self._watch(happened))
-        try:
-            async with asyncio.timeout(STATE_DEADLINE_S):
+        async with (
+            asyncio.timeout(STATE_DEADLINE_S),
+            self.client.stream("GET", "/events/stream", timeout=None) as events,
+        ):
+            news = asyncio.Event()
+
+            async def listen() -> None:
+                async for _ in events.aiter_lines():
+                    news.set()
+
+            listening = asyncio.create_task(listen())
+            try:
                 while True:
-                    happened.clear()
+                    news.clear()
                     container: Json = await self.call("GET", f"/containers/{container_id}")
                     if condition(container):
                         return container
                     with contextlib.suppress(TimeoutError):  # some changes are no events
                         async with asyncio.timeout(0.5):
-                            await happened.wait()
-        finally:
-            watching.cancel()
-            await asyncio.wait([watching])
-
-    async def _watch(self, happened: asyncio.Event) -> None:
-        async with self.client.stream("GET", "/events/stream", timeout=None) as events:
-            async for _ in events.aiter_lines():
-                happened.set()
+                            await news.wait()
+            finally:
+                listening.cancel()
+                await asyncio.wait({listening})
 
     async def until_exited(self, container_id: str) -> Json:
         """Wait until it has ended."""
