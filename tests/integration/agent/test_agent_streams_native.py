@@ -125,7 +125,7 @@ def test_input_window_bounds_what_the_agent_keeps(host: AgentHost) -> None:
 
 
 def test_process_that_reads_no_more_swallows_its_input(host: AgentHost) -> None:
-    spec = process_fields(["sh", "-c", "exec <&-; sleep 1000"], 1, {"stdin": 2})
+    spec = process_fields(["sh", "-c", "exec <&-; exec sleep 1000"], 1, {"stdin": 2})
     host.call(Op.CREATE, [(Tag.CONTAINER, "a"), (Tag.PROCESS_SPEC, spec)])
     host.ack(1)
     start(host, "a")
