@@ -84,11 +84,12 @@ def test_terminal_has_size_console_and_job_control(vm: AgentVm) -> None:
     box.call(Op.RESIZE, (Tag.PROCESS_ID, "init"), (Tag.ROWS, 44), (Tag.COLUMNS, 55))
     vm.host.write(stdin, b"stty size; cat\n", 57)
     box.wait_text("44 55")
-    box.wait_text("cat\r\n")
+    vm.host.write(stdin, b"ping\n", 72)
+    box.wait_text("ping\r\nping\r\n")  # the terminal's echo, and cat's: it runs
     prompts = box.text.count("$ ")
-    vm.host.write(stdin, b"\x03", 72)  # the shell survives, cat doesn't
+    vm.host.write(stdin, b"\x03", 77)  # the shell survives, cat doesn't
     vm.host.until(lambda: box.text.count("$ ") > prompts)
-    vm.host.write(stdin, b"exit 5\n", 73)
+    vm.host.write(stdin, b"exit 5\n", 78)
     box.wait()
     assert box.exit_code == 5
     assert "can't access tty" not in box.text
