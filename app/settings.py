@@ -5,7 +5,7 @@ Read once in `app.main` and `app.cli`, then passed down as values.
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.core.units import GIB, MIB
@@ -64,3 +64,9 @@ class Settings(BaseSettings):
         description="Who QEMU runs as when the engine is root: a user, or a range of user ids from "
         "which each VM gets its own.",
     )
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        """A relative directory means the same one for every process, wherever it works."""
+        return value.expanduser().absolute()
