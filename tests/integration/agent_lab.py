@@ -24,6 +24,7 @@ APPLETS = (
     "true kill mknod wc ln stat uname df test find cut chmod rm date nproc yes printf"
 ).split()
 SCRATCH_DISKS = 32
+PORT_NAME = "slipway.0"
 _BOOT_DEADLINE_S = 40
 
 
@@ -140,6 +141,7 @@ class AgentVm:
     disks: list[Disk]
     memory_mib: int = 512
     arguments: list[str] = field(default_factory=list)
+    port: str = PORT_NAME
 
     def __post_init__(self) -> None:
         require("qemu-system-x86_64")
@@ -164,7 +166,7 @@ class AgentVm:
         command += ["-serial", f"file:{self.console}", "-device", "virtio-serial-pci"]
         command += ["-monitor", f"unix:{self.directory / 'm'},server=on,wait=off"]
         command += ["-chardev", f"socket,id=c,path={self.directory / 's'},server=on,wait=off"]
-        command += ["-device", "virtserialport,chardev=c,name=slipway.0"]
+        command += ["-device", f"virtserialport,chardev=c,name={self.port}"]
         command += ["-device", "virtio-scsi-pci,id=scsi"]
         for n, disk in enumerate(self.disks):
             mode = "read-only=on" if disk.read_only else "discard=unmap"
@@ -223,6 +225,28 @@ class AgentVm:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(10)
+
+
+class Machines:
+    """Makes VMs, one after the other."""
+
+    def __init__(self, image: GuestImage, directory: Path) -> None:
+        self._image, self._directory, self._made = image, directory, list[AgentVm]()
+
+    def boot(self, disks: list[Disk], memory_mib: int = 512, port: str = PORT_NAME) -> AgentVm:
+        """A VM with these disks; its containers use scratch0."""
+        directory = self._directory / f"vm{len(self._made)}"
+        directory.mkdir()
+        vm = AgentVm(self._image, directory, disks, memory_mib, port=port)
+        self._made.append(vm)
+        if port == PORT_NAME:
+            vm.host.open()
+        return vm
+
+    def close(self) -> None:
+        """Ends them all."""
+        for vm in self._made:
+            vm.close()
 
 
 _PROCESS_OPTIONS = {

@@ -13,6 +13,7 @@ from tests.integration.agent_lab import (
     SCRATCH_DISKS,
     AgentVm,
     Disk,
+    Machines,
     NativeAgent,
     guest_cache,
     make_agent,
@@ -81,3 +82,19 @@ def vm(
     finally:
         machine.close()
         print(machine.console.read_text(errors="replace")[-4000:])  # noqa: T201  # on failure
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Disk:
+    """A scratch disk."""
+    return Disk("scratch0", make_scratch(tmp_path / "scratch"), read_only=False)
+
+
+@pytest.fixture
+def machines(guest_image: GuestImage, tmp_path: Path) -> Iterator[Machines]:
+    """VMs of one test."""
+    machines = Machines(guest_image, tmp_path)
+    try:
+        yield machines
+    finally:
+        machines.close()

@@ -3,55 +3,16 @@
 import os
 import stat
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from app.guest.image import GuestImage
 from app.guest.protocol import Op, Tag
-from tests.integration.agent_lab import AgentVm, Disk, make_layer, make_scratch
+from tests.integration.agent_lab import Disk, Machines, make_layer
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(240)]
 
 MANY = 127
-
-
-@pytest.fixture
-def scratch(tmp_path: Path) -> Disk:
-    """A scratch disk."""
-    return Disk("scratch0", make_scratch(tmp_path / "scratch"), read_only=False)
-
-
-@pytest.fixture
-def machines(guest_image: GuestImage, tmp_path: Path) -> Iterator["Machines"]:
-    """VMs of one test."""
-    machines = Machines(guest_image, tmp_path)
-    try:
-        yield machines
-    finally:
-        machines.close()
-
-
-class Machines:
-    """Makes VMs, one after the other."""
-
-    def __init__(self, image: GuestImage, directory: Path) -> None:
-        self._image, self._directory, self._made = image, directory, list[AgentVm]()
-
-    def boot(self, disks: list[Disk]) -> AgentVm:
-        """A VM with these disks; its containers use scratch0."""
-        directory = self._directory / f"vm{len(self._made)}"
-        directory.mkdir()
-        vm = AgentVm(self._image, directory, disks)
-        self._made.append(vm)
-        vm.host.open()
-        return vm
-
-    def close(self) -> None:
-        """Ends them all."""
-        for vm in self._made:
-            vm.close()
 
 
 def layer(directory: Path, name: str, files: dict[str, str | None], opaque: str = "") -> Disk:

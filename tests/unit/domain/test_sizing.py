@@ -13,14 +13,14 @@ def size(config: ContainerConfig) -> tuple[int, int, int, float | None]:
 def test_without_limit_the_default_vm_and_the_container_below_it() -> None:
     memory_bytes, vcpus, limit_bytes, quota = size(ContainerConfig(image="i"))
     assert (memory_bytes, vcpus, quota) == (GIB, 2, None)
-    assert GIB - 128 * MIB < limit_bytes < GIB - 64 * MIB
+    assert GIB - 144 * MIB < limit_bytes < GIB - 96 * MIB
 
 
 @pytest.mark.parametrize("limit_bytes", [6 * MIB, 64 * MIB, 512 * MIB, 8 * GIB])
 def test_a_limit_is_exact_and_the_guests_need_comes_on_top(limit_bytes: int) -> None:
     memory_bytes, _, container_bytes, _ = size(ContainerConfig(image="i", memory_bytes=limit_bytes))
     assert container_bytes == limit_bytes
-    assert memory_bytes - limit_bytes >= 80 * MIB
+    assert memory_bytes - limit_bytes >= 104 * MIB
     assert memory_bytes % (2 * MIB) == 0
 
 
