@@ -15,7 +15,7 @@ from app.hypervisor.port import Vm, VmExit
 from app.services.launch import Blueprint
 from app.services.parts import EngineParts
 from app.services.pump import LOG_WINDOW_BYTES, LogPump
-from app.services.recorder import LifeRecorder
+from app.services.recorder import LifeRecorder, describe
 from app.services.run import OUTPUT_STREAM_ID, STDIN_STREAM_ID, Run
 
 START_TIMEOUT_S = 30.0
@@ -46,9 +46,10 @@ class Life:
     Attributes:
         settled: Set once the first start of this life has succeeded or failed.
         start_error: Why the first start failed.
-        finished: Set when the life is over and recorded.
+        finished: Set by the supervisor when the life is over and recorded.
         exit_code: Of the last run.
         run: The present run.
+        vm: The VM of the present or last run.
     """
 
     def __init__(self, container: Container, parts: EngineParts) -> None:
@@ -58,6 +59,7 @@ class Life:
         self.finished = asyncio.Event()
         self.exit_code = container.exit_code
         self.run: Run | None = None
+        self.vm: Vm | None = None
         self._parts = parts
         self._recorder = LifeRecorder(container.id, parts)
         self._interrupt = asyncio.Event()
@@ -86,7 +88,6 @@ class Life:
                 delay_s = next_delay_s(delay_s, ran_for_s=time.monotonic() - began_s)
         finally:
             self.settled.set()
-            self.finished.set()
 
     async def _wait_to_restart(self, delay_s: float) -> Container | None:
         try:
@@ -108,7 +109,7 @@ class Life:
             return await self._start_failed(error)
         run = Run(container.id, vm, self._recorder.observer(), booting=adopted is None)
         run.is_started = adopted is not None and container.state is not ContainerState.STARTING
-        self.run = run
+        self.run, self.vm = run, vm
         try:
             await self._recorder.vm_known(run)
             outcome = await self._supervise(run, container, blueprint)
@@ -120,7 +121,9 @@ class Life:
             self.run = None
         await self._dispose(run)
         if isinstance(outcome, SlipwayError):
-            return await self._start_failed(outcome)
+            if not run.is_started:
+                return await self._start_failed(outcome)
+            outcome = Ending(EXIT_CODE_KILLED, error=describe(outcome))
         return await self._recorder.run_ended(
             exit_code=outcome.exit_code, oom_killed=outcome.oom_killed, error=outcome.error
         )
@@ -283,6 +286,7 @@ class Life:
         await run.vm.stop(VmEndReason.STOPPED, grace_s=2)
         await self._parts.consoles.keep(run.vm.console_path, self.container_id)
         await run.vm.discard()
+        self.vm = None
 
 
 def exit_code_of(error: SlipwayError) -> int:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
 
-from app.core.errors import GuestFailed, SlipwayError, Unavailable
+from app.core.errors import GuestFailed, NotFound, SlipwayError, Unavailable
 from app.domain import container as rules
 from app.domain.container import Container, ContainerState
 from app.domain.restart import should_restart, should_start_with_engine
@@ -22,6 +22,7 @@ SIGNAL_TIMEOUT_S = 3.0
 KILL_TIMEOUT_S = 10.0
 VM_STOP_GRACE_S = 2.0
 SIGKILL = 9
+DEFECT_DELAY_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -168,11 +169,14 @@ class Supervisor:
 
     async def _drive(self, life: Life, container: Container, adopted: Vm | None) -> None:
         try:
-            await life.drive(container, adopted=adopted)
-        except Exception:  # one life's defect must not end its siblings
-            logger.exception("Supervision of container %s failed", container.name)
-            return
+            while not await self._drive_once(life, container, adopted):
+                found = await self._look_again(container)
+                adopted = life.vm
+                if adopted is None or found is None or not found.is_live:
+                    break
+                container = found
         finally:
+            life.finished.set()
             if self._lives.get(container.id) is life:
                 del self._lives[container.id]
         if container.config.auto_remove:
@@ -180,6 +184,29 @@ class Supervisor:
                 await self._remove_ended(container.id)
             except SlipwayError as error:
                 logger.warning("Container %s not removed: %s", container.name, error.message)
+
+    async def _drive_once(self, life: Life, container: Container, adopted: Vm | None) -> bool:
+        """Drive a life to its end; False if a defect of ours ended that, and the VM may run on.
+
+        A defect must end neither the siblings nor the container: its VM is taken over again.
+        """
+        try:
+            await life.drive(container, adopted=adopted)
+        except Exception:
+            logger.exception("Supervision of container %s failed: taken up again", container.name)
+            return False
+        return True
+
+    async def _look_again(self, container: Container) -> Container | None:
+        """The record after a defect, as soon as it can be read; None if it is gone."""
+        while True:
+            await asyncio.sleep(DEFECT_DELAY_S)
+            try:
+                return await self._parts.registry.find(container.id)
+            except NotFound:
+                return None
+            except SlipwayError as error:
+                logger.warning("Container %s: %s", container.name, error.message)
 
     # --- after a crash -----------------------------------------------------------------------
 

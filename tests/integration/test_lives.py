@@ -17,6 +17,7 @@ from app.domain.container import ContainerState
 from app.domain.container_config import ContainerConfig
 from app.domain.restart import parse_restart_policy
 from app.services.bundle import Services
+from app.services.run import Run
 from tests.integration.engine_lab import (
     WHO,
     EngineLab,
@@ -194,6 +195,31 @@ async def test_vm_held_by_the_hypervisor_says_why(services: Services, lab: Engin
     lab.guest_of(container).resume()
     await until(services, container.id, lambda c: not c.error)
     await services.containers.kill(container.id, initiator=WHO)
+
+
+async def test_defect_of_the_engine_costs_neither_container_nor_log(
+    services: Services, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    keep_clock = Run.keep_clock
+    defects = 1
+
+    async def fail_once(run: Run) -> None:
+        nonlocal defects
+        if defects:
+            defects -= 1
+            await run.channel.connected(5)
+            while not run.is_started:  # noqa: ASYNC110 - no event tells it
+                await asyncio.sleep(0.01)
+            raise RuntimeError("a defect")
+        await keep_clock(run)
+
+    monkeypatch.setattr(Run, "keep_clock", fail_once)
+    config = ContainerConfig(image="busybox", command=("loop", "0.01", "300"))
+    container = await launch(services, config)
+    ended = await until_state(services, container.id, ContainerState.EXITED)
+    assert (ended.exit_code, ended.vm_id) == (0, None)
+    assert await log_text(services, container.id) == [str(number) for number in range(1, 301)]
+    assert "a defect" in caplog.text
 
 
 async def test_failed_create_leaves_nothing(services: Services, lab: EngineLab) -> None:
