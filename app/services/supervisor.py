@@ -217,13 +217,22 @@ class Supervisor:
             container = containers.get(vm.spec.labels.get(CONTAINER_LABEL, ""))
             if container is None or container.id in self._lives or not container.is_live:
                 logger.warning("VM %s belongs to nobody: ended", vm.spec.id)
-                await vm.stop(VmEndReason.STOPPED, grace_s=VM_STOP_GRACE_S)
-                await vm.discard()
+                await self._end_stray(vm)
             else:
                 self._begin(container, adopted=vm)
         for container in containers.values():
             if container.id not in self._lives:
-                await self._repair(container)
+                try:
+                    await self._repair(container)
+                except SlipwayError as error:  # the others' records matter as much
+                    logger.warning("Container %s not repaired: %s", container.name, error.message)
+
+    async def _end_stray(self, vm: Vm) -> None:
+        try:
+            await vm.stop(VmEndReason.STOPPED, grace_s=VM_STOP_GRACE_S)
+            await vm.discard()
+        except SlipwayError as error:  # the next start tries again
+            logger.warning("VM %s: %s", vm.spec.id, error.message)
 
     async def _repair(self, container: Container) -> None:
         """A container without a VM: what should have one is ended, what should run is started."""
