@@ -22,6 +22,8 @@ SIGNAL_TIMEOUT_S = 3.0
 KILL_TIMEOUT_S = 10.0
 VM_STOP_GRACE_S = 2.0
 SIGKILL = 9
+SIGTERM = 15
+RESUMED_STOP_GRACE_S = 10.0
 DEFECT_DELAY_S = 1.0
 
 logger = logging.getLogger(__name__)
@@ -220,12 +222,19 @@ class Supervisor:
                 await self._end_stray(vm)
             else:
                 self._begin(container, adopted=vm)
+                if container.state is ContainerState.STOPPING:
+                    self.spawn(self._finish_stop(container))
         for container in containers.values():
             if container.id not in self._lives:
                 try:
                     await self._repair(container)
                 except SlipwayError as error:  # the others' records matter as much
                     logger.warning("Container %s not repaired: %s", container.name, error.message)
+
+    async def _finish_stop(self, container: Container) -> None:
+        """A stop was cut short by the engine's end: go on with it."""
+        logger.info("Container %s was being stopped: going on with it", container.name)
+        await self.stop(container, signal_number=SIGTERM, grace_s=RESUMED_STOP_GRACE_S)
 
     async def _end_stray(self, vm: Vm) -> None:
         try:

@@ -3,6 +3,8 @@
 import asyncio
 from dataclasses import replace
 
+import pytest
+
 from app.domain.container import ContainerState
 from app.domain.container_config import ContainerConfig
 from app.domain.restart import parse_restart_policy
@@ -110,3 +112,20 @@ async def test_engine_that_ends_during_a_start_undoes_it(lab: EngineLab) -> None
         assert after.state is ContainerState.CREATED
         assert "stopped while" in after.error
         await services.containers.start(container.id, initiator=WHO)
+
+
+async def test_stop_cut_short_is_finished_by_the_next_engine(
+    lab: EngineLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.supervisor.RESUMED_STOP_GRACE_S", 0)
+    async with lab.engine() as services:
+        container = await launch(services, shell("while true; do sleep 1; done"))
+        stopping = asyncio.ensure_future(
+            services.containers.stop(container.id, timeout_s=600, initiator=WHO)
+        )
+        await until_state(services, container.id, ContainerState.STOPPING)
+    await asyncio.wait({stopping})
+    assert lab.machine.vms
+    async with lab.engine() as services:
+        ended = await until_state(services, container.id, ContainerState.EXITED)
+        assert (ended.exit_code, ended.stopped_by_user) == (137, True)
