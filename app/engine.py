@@ -35,11 +35,13 @@ from app.services.registry import ContainerRegistry
 from app.services.stats import StatsService
 from app.services.supervisor import Supervisor
 from app.settings import Settings
+from app.storage.ballast import Ballast
 from app.storage.scratch import ScratchDisks
 
 READY_TIMEOUT_S = 120.0
 UPKEEP_INTERVAL_S = 3600.0
 KEPT_LOG_FAULTS = 100
+BALLAST_INTERVAL_S = 30.0
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ class _Stores:
     images: ImageStore
     scratch: ScratchDisks
     consoles: ConsoleArchive
+    ballast: Ballast
 
 
 @asynccontextmanager
@@ -98,7 +101,7 @@ def _assemble(
 ) -> tuple[Services, Supervisor]:
     feed = ChangeFeed()
     events = EventService(stores.database, feed)
-    registry = ContainerRegistry(stores.database, events, feed)
+    registry = ContainerRegistry(stores.database, events, feed, stores.ballast)
     hub = LogHub(stores.log_store)
     admission = Admission(
         default_memory_bytes=settings.default_memory_bytes,
@@ -139,7 +142,7 @@ def _assemble(
     services = Services(
         containers=containers,
         exec=ExecService(registry, stores.images, supervisor),
-        images=ImageService(stores.images, registry, events, feed),
+        images=ImageService(stores.images, registry, events, feed, stores.ballast),
         logs=LogService(stores.log_store, hub, containers),
         events=events,
         hosts=HostService(
@@ -180,7 +183,8 @@ async def _open_stores(settings: Settings, stack: AsyncExitStack) -> _Stores:
     consoles = ConsoleArchive(data_dir / "consoles")
     await consoles.open()
     scratch = ScratchDisks(data_dir / "scratch")
-    return _Stores(database, log_store, log_faults, images, scratch, consoles)
+    ballast = Ballast(data_dir / "ballast")
+    return _Stores(database, log_store, log_faults, images, scratch, consoles, ballast)
 
 
 def _keep(log_faults: asyncio.Queue[str], text: str) -> None:
@@ -205,6 +209,7 @@ async def _background(
             group.create_task(services.stats.run()),
             group.create_task(_upkeep(services, stores, settings)),
             group.create_task(_tell_log_faults(services, stores)),
+            group.create_task(_keep_ballast(stores.ballast)),
         ]
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
@@ -239,3 +244,10 @@ async def _tell_log_faults(services: Services, stores: _Stores) -> None:
             )
         except SlipwayError as error:
             logger.warning("Event of a log fault: %s", error.message)
+
+
+async def _keep_ballast(ballast: Ballast) -> None:
+    """Lay the ballast in again once what filled the disk is gone."""
+    while True:
+        await ballast.lay_in()
+        await asyncio.sleep(BALLAST_INTERVAL_S)

@@ -10,7 +10,8 @@ from app.cli.configuration import read_settings
 from app.core.errors import Conflict
 from app.storage.data_directory import DataDirectoryLock, find_engine
 
-EXCLUDED = frozenset({"v", "guest", "images/ingest"})  # run directories, what can be built again
+# Run directories, what can be built again, and space kept back.
+EXCLUDED = frozenset({"v", "guest", "images/ingest", "ballast"})
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

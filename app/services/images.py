@@ -8,6 +8,7 @@ from app.oci.store import ImageStore
 from app.services.events import EventService
 from app.services.feed import ChangeFeed, Changes
 from app.services.registry import ContainerRegistry
+from app.storage.ballast import Ballast
 
 
 class ImageService:
@@ -19,11 +20,13 @@ class ImageService:
         registry: ContainerRegistry,
         events: EventService,
         feed: ChangeFeed,
+        ballast: Ballast,
     ) -> None:
         self._store = store
         self._registry = registry
         self._events = events
         self._feed = feed
+        self._ballast = ballast
 
     async def list(self) -> Sequence[Image]:
         """Newest first."""
@@ -80,7 +83,9 @@ class ImageService:
             ImageUser(container.id, container.image_id, container.is_live)
             for container in await self._registry.list()
         ]
-        removal = await self._store.remove(reference, force=force, users=users)
+        removal = await self._ballast.try_twice(
+            lambda: self._store.remove(reference, force=force, users=users)
+        )
         for name in removal.untagged:
             await self._record("untag", image.id, name, initiator)
         for deleted in removal.deleted:

@@ -15,6 +15,7 @@ from app.domain.container import Container
 from app.domain.event import Event, EventType
 from app.services.events import EventService
 from app.services.feed import ChangeFeed
+from app.storage.ballast import Ballast
 
 Rule = Callable[[Container], Container]
 
@@ -73,8 +74,11 @@ ALL_WELL = Condition()
 class ContainerRegistry:
     """Reads and changes container records; gives them with their present condition."""
 
-    def __init__(self, database: Database, events: EventService, feed: ChangeFeed) -> None:
+    def __init__(
+        self, database: Database, events: EventService, feed: ChangeFeed, ballast: Ballast
+    ) -> None:
         self._database = database
+        self._ballast = ballast
         self._events = events
         self._feed = feed
         self._conditions: dict[str, Condition] = {}
@@ -127,26 +131,36 @@ class ContainerRegistry:
     ) -> Container:
         """Apply `rule` to the present record and store what it gives.
 
-        When the rule raises, nothing is changed and the error passes through.
+        When the rule raises, nothing is changed and the error passes through. On a full disk the
+        ballast is given up, since most changes are steps of freeing something.
 
         Raises:
             NotFound: The container is gone.
         """
-        async with self._database.write() as session:
-            repository = ContainerRepository(session)
-            before = await repository.get(container_id)
-            after = rule(before)
-            await repository.save(after)
-            if happening is not None:
-                await EventRepository(session).append(happening.event(after))
+
+        async def write() -> tuple[Container, Container]:
+            async with self._database.write() as session:
+                repository = ContainerRepository(session)
+                before = await repository.get(container_id)
+                after = rule(before)
+                await repository.save(after)
+                if happening is not None:
+                    await EventRepository(session).append(happening.event(after))
+            return before, after
+
+        before, after = await self._ballast.try_twice(write)
         self._announce(after, vm_id=after.vm_id or before.vm_id, journal=happening is not None)
         return self._shown(after)
 
     async def delete(self, container: Container, happening: Happening) -> None:
         """Remove the record; the journal keeps the event."""
-        async with self._database.write() as session:
-            await ContainerRepository(session).delete(container.id)
-            await EventRepository(session).append(happening.event(container))
+
+        async def write() -> None:
+            async with self._database.write() as session:
+                await ContainerRepository(session).delete(container.id)
+                await EventRepository(session).append(happening.event(container))
+
+        await self._ballast.try_twice(write)
         self._announce(container)
 
     def _announce(

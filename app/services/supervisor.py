@@ -127,6 +127,8 @@ class Supervisor:
         steps = [(SIGKILL, KILL_TIMEOUT_S)]
         if signal_number != SIGKILL:
             steps.insert(0, (signal_number, grace_s))
+        elif life.run is not None and life.run.vm.pause_reason:
+            steps.clear()  # held, on a full disk say: its guest hears nothing, and space is wanted
         for number, wait_s in steps:
             obeys = life.run is not None and await self._signal_and_thaw(life.run, number)
             if await _finished_within(life, wait_s if obeys else 0):
