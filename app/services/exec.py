@@ -1,12 +1,13 @@
 """Further processes in a running container."""
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from app.core.errors import InvalidFields
+from app.core.errors import GuestFailed, InvalidFields, SlipwayError
 from app.domain import container as rules
 from app.domain.container import Container
 from app.domain.container_config import plan_process
@@ -21,6 +22,7 @@ from app.services.run import Run
 from app.services.supervisor import Supervisor
 
 SIGKILL = 9
+ABANDON_TIMEOUT_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,11 @@ class ExecService:
             try:
                 yield _output_until_end(stream, ended)
             finally:
-                if not ended.done():
-                    await self._kill(run, container.id, process_id)
-                stream.close()
+                if not stream.is_finished:
+                    # In the supervisor's group: whoever hung up has cancelled what awaits here.
+                    self._supervisor.spawn(_abandon(run, container.id, process_id, stream))
         finally:
             run.forget_exec(process_id)
-
-    async def _kill(self, run: Run, container_id: str, process_id: str) -> None:
-        await run.agent.signal(container_id, SIGKILL, process_id=process_id)
 
     def _describe(self, container: Container, config: ExecConfig, stream_id: int) -> ProcessSpec:
         own = container.config
@@ -121,6 +120,17 @@ class ExecService:
             capabilities=capability_mask(names),
             no_new_privileges=own.no_new_privileges,
         )
+
+
+async def _abandon(run: Run, container_id: str, process_id: str, stream: OutputStream) -> None:
+    """Kill a command that nobody waits for, and take its output so that the guest forgets it."""
+    with contextlib.suppress(SlipwayError, TimeoutError):
+        async with asyncio.timeout(ABANDON_TIMEOUT_S):
+            with contextlib.suppress(GuestFailed):  # it has just ended by itself
+                await run.agent.signal(container_id, SIGKILL, process_id=process_id)
+            async for chunk in stream:
+                stream.acknowledge(chunk.end_offset, eof=chunk.eof)
+    stream.close()
 
 
 async def _output_until_end(

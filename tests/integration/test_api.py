@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.app import MOUNT_PATH, create_api
 from app.services.bundle import Services
-from tests.integration.engine_lab import DEADLINE_S
+from tests.integration.engine_lab import DEADLINE_S, EngineLab
 from tests.integration.serving import served
 
 TICKER = {"image": "busybox", "name": "ticker", "command": ["loop", "0.01"]}
@@ -104,6 +104,20 @@ async def test_exec_streams_output_and_exit_code(client: httpx2.AsyncClient) -> 
     ]
     missing = await client.post("/containers/ticker/exec", json={"command": ["no-such"]})
     assert (missing.status_code, missing.json()["code"]) == (400, "guest_failed")
+
+
+async def test_hanging_up_kills_the_command(client: httpx2.AsyncClient, lab: EngineLab) -> None:
+    created = await client.post("/containers", json=TICKER, params={"start": True})
+    guest = lab.guests[created.json()["vm_id"]]
+    processes = guest.machine.containers[created.json()["id"]].processes
+    command = {"command": ["loop", "0.01"]}
+    async with client.stream("POST", "/containers/ticker/exec", json=command) as output:
+        assert '"text":"1' in await anext(output.aiter_lines())
+        assert len(processes) == 2
+    async with asyncio.timeout(DEADLINE_S):
+        while len(processes) > 1:  # noqa: ASYNC110 - the fake guest has no event for it
+            await asyncio.sleep(0.01)
+    assert list(processes) == ["init"]
 
 
 async def test_stdin_reaches_the_process(client: httpx2.AsyncClient) -> None:
