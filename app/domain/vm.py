@@ -14,6 +14,14 @@ class VmState(StrEnum):
     OFF = "off"
 
 
+class StartPath(StrEnum):
+    """How a container came to its VM."""
+
+    POOL = "pool"  # a clone that was waiting, warmed
+    CLONE = "clone"  # a clone made for it
+    BOOT = "boot"  # a kernel booted for it
+
+
 UNRESPONSIVE_AFTER_S = 4.0  # shown within 5 s
 SILENT_KILL_AFTER_S = 60.0
 
@@ -68,5 +76,6 @@ class VmRecord:
     pid: int | None
     started_at_ns: int
     boot_stages: tuple[BootStage, ...] = field(default=())
+    start_path: StartPath | None = None  # None: not known, the VM was adopted
     last_heard_at_ns: int | None = None
     host_resident_bytes: int | None = None  # PSS

@@ -26,6 +26,9 @@ class Capabilities:
 
     disk_hot_add: bool
     snapshot: bool
+    """`save_template` and `clone` work."""
+    memory_block_bytes: int
+    """What a clone has above its template's memory comes in blocks of this size; 0: it can't."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class VmSpec:
         cmdline: Kernel command line; the implementation appends what its devices need.
         labels: Free strings kept in the run directory and given back by `adopt()`
             (the engine keeps the container's id there).
+        for_template: `save_template` shall be possible: such a VM has no disks.
     """
 
     id: str
@@ -65,6 +69,7 @@ class VmSpec:
     cmdline: str
     disks: tuple[DiskSpec, ...]
     labels: dict[str, str]
+    for_template: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,6 +174,13 @@ class Vm(Protocol):
             DeadlineExceeded: The hypervisor did not answer.
         """
 
+    async def relabel(self, labels: dict[str, str]) -> None:
+        """Replace the labels, durably: a later engine's `adopt()` gives the new ones.
+
+        Raises:
+            Unavailable: The VM is gone.
+        """
+
     async def stats(self) -> VmStats:
         """Sample CPU time and memory; costs about a millisecond.
 
@@ -210,6 +222,33 @@ class Vm(Protocol):
         """
 
 
+class Template(Protocol):
+    """A saved VM, of which `Hypervisor.clone` makes any number of running ones.
+
+    Its memory can be written by nobody any more, the VMs made from it included: each has its own
+    copy of what it changes.
+    """
+
+    @property
+    def spec(self) -> VmSpec:
+        """What the saved VM was made from."""
+
+    @property
+    def key(self) -> str:
+        """Fingerprint of all that a clone must have in common with it.
+
+        Kernel, initrd, command line, vCPUs, memory, accelerator, device layout and the version
+        of the hypervisor.
+        """
+
+    @property
+    def memory_used_bytes(self) -> int:
+        """Memory of the host that it occupies, shared by all its clones."""
+
+    async def close(self) -> None:
+        """Let it go; running clones keep what they have of it. Idempotent."""
+
+
 class Hypervisor(Protocol):
     """A way to run VMs on this host."""
 
@@ -240,6 +279,40 @@ class Hypervisor(Protocol):
             DeadlineExceeded: The hypervisor's process came up and did not answer.
             ResourceExhausted: The host is out of memory or disk.
             PrerequisiteMissing: The hypervisor is not installed.
+        """
+
+    async def save_template(self, vm: Vm) -> Template:
+        """Save a VM that was created `for_template`, and end it.
+
+        Its channel is closed, and its agent has been asked to be ready for it. Whatever happens
+        the VM is ended and its run directory gone afterwards.
+
+        Raises:
+            InvalidArgument: The VM was not created `for_template`.
+            Unavailable: The hypervisor refused; its own words are in the message.
+            DeadlineExceeded: It did not answer.
+            ResourceExhausted: The host is out of memory.
+        """
+
+    async def clone(self, template: Template, spec: VmSpec) -> Vm:
+        """Start a VM as a copy of the template; returns when it runs on from where that stood.
+
+        Kernel, initrd, command line and vCPUs of `spec` are the template's; its memory may be
+        larger by whole `capabilities.memory_block_bytes`, which are plugged, and its disks
+        attached, before the guest runs on. The guest has still to put that memory online, and
+        everything in it that must be unique is still the template's. After a failure or
+        cancellation nothing is left.
+
+        Raises:
+            InvalidArgument: The spec does not fit the template.
+            CorruptData: The template can't be used (any more): make a new one.
+            Conflict, NotFound, Unavailable, DeadlineExceeded, ResourceExhausted: As `create`.
+        """
+
+    async def regain_templates(self) -> list[Template]:
+        """Templates of earlier engines that clones found by `adopt()` still hold; maybe none.
+
+        Only such as certainly are what was saved then, and fit this hypervisor now.
         """
 
     async def adopt(self) -> list[Vm]:
