@@ -136,6 +136,30 @@ class Agent:
         """Kill every process, sync and unmount. Unacknowledged output and events stay readable."""
         await self._on_container(Op.DELETE, container_id, timeout_s)
 
+    async def quiesce(self, *, timeout_s: float = 60.0) -> None:
+        """Make a guest without containers worth being saved as a template.
+
+        Its clones' HELLO tells no stage of this boot, and their first `set_clock` steps.
+        """
+        await self.channel.request(Op.QUIESCE, [], timeout_s=timeout_s)
+
+    async def await_memory(self, memory_bytes: int, *, timeout_s: float = 20.0) -> None:
+        """Wait until so much memory is online, the guest's own and what was plugged together."""
+        await self.channel.request(
+            Op.AWAIT_MEMORY, [(Tag.MEMORY_BYTES, memory_bytes)], timeout_s=timeout_s
+        )
+
+    async def reclaim(
+        self, container_id: str, memory_bytes: int, *, timeout_s: float = 30.0
+    ) -> int:
+        """Take up to so many bytes from the container's memory; returns how many it was."""
+        result = await self.channel.request(
+            Op.RECLAIM,
+            [(Tag.CONTAINER, container_id), (Tag.MEMORY_BYTES, memory_bytes)],
+            timeout_s=timeout_s,
+        )
+        return result.number(Tag.MEMORY_BYTES)
+
     async def power_off(self, *, timeout_s: float = 10.0) -> None:
         """Ask the guest to sync and switch off; the hypervisor tells when it has."""
         await self.channel.request(Op.POWER_OFF, [], timeout_s=timeout_s)

@@ -36,6 +36,10 @@ from app.guest.protocol import (
 
 KEPT_ANSWERS = 64
 _READ_BYTES = 64 * KIB
+_BOOT_STAGE: tuple[Tag, FieldValue] = (
+    Tag.STAGE,
+    [(Tag.NAME, "agent"), (Tag.AT_NS, 1_000_000)],
+)
 
 
 class FakeGuest:
@@ -278,7 +282,7 @@ class FakeGuest:
                 (Tag.KERNEL, "fake"),
                 (Tag.TIME_NS, self.clock_ns()),
                 (Tag.UPTIME_NS, time.monotonic_ns() - self._booted_ns),
-                (Tag.STAGE, [(Tag.NAME, "agent"), (Tag.AT_NS, 1_000_000)]),
+                *([] if self.machine.is_quiesced else [_BOOT_STAGE]),
                 *self.machine.describe(),
             ]
         self._is_greeted = True

@@ -63,6 +63,8 @@ class FakeMachine:
         self.inputs: dict[int, FakeInput] = {}
         self.entropy_bytes = 0
         self.is_powering_off = False
+        self.is_quiesced = False
+        self.memory_bytes = 0  # the most that AWAIT_MEMORY has waited for
         self._side = side
         self._programs = programs
         self._init_output_bytes = init_output_bytes
@@ -85,6 +87,9 @@ class FakeMachine:
             Op.UPDATE: self._update,
             Op.DELETE: self._delete,
             Op.POWER_OFF: self._power_off,
+            Op.QUIESCE: self._quiesce,
+            Op.AWAIT_MEMORY: self._await_memory,
+            Op.RECLAIM: self._reclaim,
         }
 
     def run(self, fields: Fields) -> FieldList:
@@ -269,6 +274,23 @@ class FakeMachine:
             process.die(SIGKILL)
         del self.containers[container.id]
         return []
+
+    def _quiesce(self, _fields: Fields) -> FieldList:
+        if self.containers:
+            raise OperationError(errno.EBUSY, "a guest with containers can't become a template")
+        self.is_quiesced = True
+        return []
+
+    def _await_memory(self, fields: Fields) -> FieldList:
+        """The fake has whatever memory is wanted, at once; `delays_s` makes it slow."""
+        self.memory_bytes = max(self.memory_bytes, fields.number(Tag.MEMORY_BYTES))
+        return []
+
+    def _reclaim(self, fields: Fields) -> FieldList:
+        container = self._container(fields)
+        taken_bytes = min(container.memory_bytes, fields.number(Tag.MEMORY_BYTES))
+        container.memory_bytes -= taken_bytes
+        return [(Tag.MEMORY_BYTES, taken_bytes)]
 
     def _power_off(self, _fields: Fields) -> FieldList:
         self.is_powering_off = True

@@ -49,6 +49,9 @@ class Op(IntEnum):
     UPDATE = 11
     DELETE = 12
     POWER_OFF = 13
+    QUIESCE = 14
+    AWAIT_MEMORY = 15
+    RECLAIM = 16
 
 
 class EventKind(IntEnum):
@@ -168,3 +171,4 @@ class Tag(IntEnum):
     STAT_GUEST_KERNEL_BYTES = 89
     STAT_SCRATCH_USED_BYTES = 90
     STAT_SCRATCH_TOTAL_BYTES = 91
+    MEMORY_BYTES = 92

@@ -18,6 +18,7 @@
 #include "cgroup.h"
 #include "console.h"
 #include "hello.h"
+#include "upkeep.h"
 
 #define MODULE_LIST "/etc/modules.load"
 /* A line that begins with it ends the part that the channel needs. */
@@ -187,6 +188,7 @@ void boot_system(void)
 	mount_or_die("sysfs", "/sys", closed, NULL);
 	mount_or_die("cgroup2", CGROUP_ROOT, closed, NULL);
 	lower_reserve();
+	upkeep_settings();
 	mkdir("/m", 0755);
 	mkdir("/run", 0755);
 	if (!cgroup_enable())

@@ -175,6 +175,20 @@ static uint64_t single(int cgroup, const char *name)
 	return read_file(cgroup, name, text) ? strtoull(text, NULL, 10) : 0;
 }
 
+int cgroup_reclaim(int cgroup, uint64_t bytes, uint64_t *reclaimed)
+{
+	uint64_t before = single(cgroup, "memory.current"), after;
+	char text[32];
+	int error;
+
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)bytes);
+	error = cgroup_write(cgroup, "memory.reclaim", text);
+	after = single(cgroup, "memory.current");
+	*reclaimed = before > after ? before - after : 0;
+	/* EAGAIN: there was less to be had than asked for. */
+	return error == EAGAIN ? 0 : error == ENOENT ? EOPNOTSUPP : error;
+}
+
 static void put_guest(struct buffer *result)
 {
 	static const char *const kernel[] = { "Slab", "KernelStack", "PageTables", "Percpu",

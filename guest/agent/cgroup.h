@@ -17,6 +17,9 @@ void cgroup_path(const char *container, char path[CGROUP_PATH_SIZE]);
 bool cgroup_enable(void);
 /* Makes it; a descriptor of its directory, or -1 with errno. */
 int cgroup_make(const char *container);
+/* Takes up to so many bytes from it (memory.reclaim), blocking; 0 or an errno. `*reclaimed` is what its
+ * use has fallen by. */
+int cgroup_reclaim(int cgroup, uint64_t bytes, uint64_t *reclaimed);
 void cgroup_remove(const char *container);
 /* Both 0 or an errno; `name` is a file in the cgroup. */
 int cgroup_write(int cgroup, const char *name, const char *text);

@@ -11,8 +11,16 @@
 
 #include "console.h"
 #include "platform.h"
+#include "upkeep.h"
 
 #define STEP_FROM_NS 500000000ll
+
+static bool was_set;
+
+void guest_clock_forget(void)
+{
+	was_set = false;
+}
 
 static int failed(char *error, int number, const char *what)
 {
@@ -24,7 +32,6 @@ static int failed(char *error, int number, const char *what)
  * takes a quarter of an hour. */
 int platform_set_clock(uint64_t time_ns, char *error)
 {
-	static bool was_set;
 	int64_t off_ns = (int64_t)(time_ns - clock_ns(CLOCK_REALTIME));
 	struct timespec to = { (time_t)(time_ns / 1000000000), (long)(time_ns % 1000000000) };
 	struct timeval by = { (time_t)(off_ns / 1000000000), (suseconds_t)(off_ns % 1000000000 / 1000) };

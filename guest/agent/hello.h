@@ -13,5 +13,7 @@ enum hello_result { HELLO_MALFORMED, HELLO_NO_VERSION, HELLO_AGREED };
 enum hello_result hello_answer(const struct frame *f, struct buffer *answer);
 /* Remembers when a part of the boot was over; a fixed number of them. */
 void hello_stage(const char *name);
+/* A clone has not booted: what its template did is not its own. */
+void hello_forget_stages(void);
 
 #endif

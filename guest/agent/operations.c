@@ -269,6 +269,38 @@ void container_synced(struct container *c)
 	request_answer(request, 0, NULL, NULL);
 }
 
+static int quiesce(struct call *call)
+{
+	int error;
+
+	if (containers_exist())
+		return fail(call, EBUSY, "a guest with containers can't become a template");
+	error = platform_quiesce(call->id, call->error);
+	return error ? error : DEFERRED;
+}
+
+static int await_memory(struct call *call)
+{
+	uint64_t bytes;
+	int error = need_number(call, TAG_MEMORY_BYTES, &bytes);
+
+	if (!error)
+		error = platform_await_memory(call->id, bytes, call->error);
+	return error ? error : DEFERRED;
+}
+
+static int reclaim(struct call *call)
+{
+	uint64_t bytes;
+	int error = need_number(call, TAG_MEMORY_BYTES, &bytes);
+
+	if (!error)
+		error = need_container(call);
+	if (!error)
+		error = platform_reclaim(call->container, call->id, bytes, call->error);
+	return error ? error : DEFERRED;
+}
+
 static int switch_off(struct call *call)
 {
 	(void)call;
@@ -283,7 +315,8 @@ static int (*const operations[])(struct call *) = {
 	[OP_RESIZE] = resize,	    [OP_STATS] = stats,
 	[OP_FREEZE] = freeze,	    [OP_THAW] = thaw,
 	[OP_UPDATE] = update,	    [OP_DELETE] = delete,
-	[OP_POWER_OFF] = switch_off,
+	[OP_POWER_OFF] = switch_off,   [OP_QUIESCE] = quiesce,
+	[OP_AWAIT_MEMORY] = await_memory, [OP_RECLAIM] = reclaim,
 };
 
 void operation_run(uint64_t id, const uint8_t *message, size_t length)

@@ -27,6 +27,10 @@ int platform_update(struct container *c, const struct limits *l, char *error);
 int platform_stats(struct container *c, struct buffer *result, char *error);
 int platform_set_clock(uint64_t time_ns, char *error);
 int platform_seed(const uint8_t *bytes, size_t count, char *error);
+/* Answer the request themselves, or return an errno. */
+int platform_quiesce(uint64_t request, char *error);
+int platform_await_memory(uint64_t request, uint64_t bytes, char *error);
+int platform_reclaim(struct container *c, uint64_t request, uint64_t bytes, char *error);
 void platform_power_off(void);
 
 /* The process's side. */

@@ -20,6 +20,7 @@
 #include "platform.h"
 #include "protocol.h"
 #include "requests.h"
+#include "upkeep.h"
 
 struct platform {
 	struct container *container;
@@ -262,6 +263,11 @@ int platform_stats(struct container *c, struct buffer *result, char *error)
 			   disk.f_blocks * (uint64_t)disk.f_bsize);
 	}
 	return 0;
+}
+
+int platform_reclaim(struct container *c, uint64_t request, uint64_t bytes, char *error)
+{
+	return upkeep_reclaim(c->platform->cgroup, request, bytes, error);
 }
 
 void platform_power_off(void)

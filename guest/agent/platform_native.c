@@ -11,8 +11,10 @@
 #include <unistd.h>
 
 #include "console.h"
+#include "hello.h"
 #include "native.h"
 #include "platform.h"
+#include "requests.h"
 
 #define NATIVE_ONLY "not without a guest: this agent runs as an ordinary process"
 
@@ -108,6 +110,27 @@ int platform_seed(const uint8_t *bytes, size_t count, char *error)
 	if (fd >= 0)
 		close(fd);
 	return result;
+}
+
+/* This machine's memory is not the test's to rearrange. */
+int platform_quiesce(uint64_t request, char *error)
+{
+	(void)error;
+	hello_forget_stages();
+	request_answer(request, 0, NULL, NULL);
+	return 0;
+}
+
+int platform_await_memory(uint64_t request, uint64_t bytes, char *error)
+{
+	(void)request, (void)bytes;
+	return unsupported(error);
+}
+
+int platform_reclaim(struct container *c, uint64_t request, uint64_t bytes, char *error)
+{
+	(void)c, (void)request, (void)bytes;
+	return unsupported(error);
 }
 
 void platform_power_off(void)

@@ -22,6 +22,11 @@ static struct container *containers;
 static struct process *processes;
 static unsigned process_count;
 
+bool containers_exist(void)
+{
+	return containers != NULL;
+}
+
 struct container *container_find(const char *id)
 {
 	struct container *c = containers;

@@ -58,6 +58,7 @@ struct process {
 };
 
 struct container *container_find(const char *id);
+bool containers_exist(void);
 struct container *container_make(const char *id);
 bool container_keep_seccomp(struct container *c, const struct sock_filter *code, size_t count);
 /* Processes, too; streams that aren't delivered stay. */

@@ -345,6 +345,41 @@ async def test_freeze_holds_and_thaw_lets_go(agent: AgentUnderTest, host: RawHos
     assert frozen == thawed == (0 if agent.has_cgroups else errno.EOPNOTSUPP)
 
 
+async def test_quiesce_forgets_the_stages(
+    agent: AgentUnderTest, host: RawHost, connect: Connect
+) -> None:
+    await host.ok(Op.QUIESCE, [])
+    again = await reconnect(host, connect)
+    assert again.hello.stages == ()
+    await again.ok(Op.QUIESCE, [])
+
+
+async def test_quiesce_is_refused_while_there_is_a_container(host: RawHost) -> None:
+    await host.run("sleep", "100")
+    answer = await host.request(Op.QUIESCE, [])
+    assert answer.number(Tag.ERRNO) == errno.EBUSY
+    await host.ok(Op.DELETE, [(Tag.CONTAINER, CONTAINER)])
+    await host.ok(Op.QUIESCE, [])
+
+
+async def test_await_memory(agent: AgentUnderTest, host: RawHost) -> None:
+    answer = await host.request(Op.AWAIT_MEMORY, [(Tag.MEMORY_BYTES, 1 << 28)])
+    assert answer.number(Tag.ERRNO) == (0 if agent.has_cgroups else errno.EOPNOTSUPP)
+    assert (await host.request(Op.AWAIT_MEMORY, [])).number(Tag.ERRNO) == errno.EINVAL
+
+
+async def test_reclaim(agent: AgentUnderTest, host: RawHost) -> None:
+    fields: FieldList = [(Tag.CONTAINER, CONTAINER), (Tag.MEMORY_BYTES, 1 << 30)]
+    assert (await host.request(Op.RECLAIM, fields)).number(Tag.ERRNO) == errno.ENOENT
+    await host.run("sleep", "100")
+    answer = await host.request(Op.RECLAIM, fields)
+    if agent.has_cgroups:
+        assert 0 <= answer.number(Tag.MEMORY_BYTES) <= 1 << 30
+    else:
+        assert answer.number(Tag.ERRNO) == errno.EOPNOTSUPP
+    assert (await host.request(Op.RECLAIM, fields[:1])).number(Tag.ERRNO) == errno.EINVAL
+
+
 async def test_stats_and_limits(agent: AgentUnderTest, host: RawHost) -> None:
     await host.run("sleep", "100")
     limit: FieldList = [(Tag.CONTAINER, CONTAINER), (Tag.MEMORY_MAX_BYTES, 1 << 26)]

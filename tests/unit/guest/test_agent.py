@@ -124,6 +124,10 @@ async def test_argument_with_nul_is_refused_before_it_is_sent(
 
 async def test_every_operation_reaches_the_guest(guest: FakeGuest, channel: GuestChannel) -> None:
     agent = Agent(channel)
+    await agent.quiesce()
+    assert guest.machine.is_quiesced
+    await agent.await_memory(1 << 30)
+    assert guest.machine.memory_bytes == 1 << 30
     now_ns = time.time_ns()
     assert abs(await agent.set_clock(now_ns + 10**12) - now_ns) < 10**10
     assert abs(guest.clock_ns() - now_ns - 10**12) < 10**10
@@ -142,6 +146,9 @@ async def test_every_operation_reaches_the_guest(guest: FakeGuest, channel: Gues
     assert (stats.memory_limit_bytes, stats.pids) == (1 << 27, 1)
     assert await agent.exec("c1", "x", ProcessSpec(("sleep", "100"), 11)) > created.pid
     assert (await agent.stats("c1")).pids == 2
+    guest.containers["c1"].memory_bytes = 5000
+    assert await agent.reclaim("c1", 4096) == 4096
+    assert await agent.reclaim("c1", 4096) == 904
     await agent.freeze("c1")
     assert not guest.containers["c1"].thawed.is_set()
     await agent.thaw("c1")
