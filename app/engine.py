@@ -21,6 +21,7 @@ from app.oci.store import ImageStore
 from app.services.accounts import AccountService
 from app.services.admission import Admission
 from app.services.bundle import Services
+from app.services.cache_reclaim import CacheReclaim
 from app.services.console import ConsoleArchive
 from app.services.containers import ContainerService
 from app.services.events import EventService
@@ -32,6 +33,7 @@ from app.services.launch import Launcher
 from app.services.logs import LogService
 from app.services.parts import EngineParts
 from app.services.registry import ContainerRegistry
+from app.services.residency import ResidencySampler
 from app.services.stats import StatsService
 from app.services.supervisor import Supervisor
 from app.settings import Settings
@@ -157,7 +159,12 @@ def _assemble(
             images=stores.images,
             supervisor=supervisor,
         ),
-        stats=StatsService(supervisor.samplers),
+        stats=StatsService(
+            supervisor.samplers,
+            cache_reclaim=(
+                CacheReclaim(supervisor.reclaim_cache) if settings.reclaim_idle_cache else None
+            ),
+        ),
         accounts=AccountService(stores.database),
         feed=feed,
     )
@@ -207,6 +214,7 @@ async def _background(
         tasks = [
             group.create_task(supervisor.run(ready)),
             group.create_task(services.stats.run()),
+            group.create_task(ResidencySampler(supervisor.memory_samplers).run()),
             group.create_task(_upkeep(services, stores, settings)),
             group.create_task(_tell_log_faults(services, stores)),
             group.create_task(_keep_ballast(stores.ballast)),

@@ -29,6 +29,8 @@ class VmView(BaseModel):
     pid: int | None
     started: datetime | None
     last_heard: datetime | None
+    host_resident_bytes: int | None
+    host_template_bytes: int | None
     boot_stages: list[BootStageView]
 
     @classmethod
@@ -45,6 +47,8 @@ class VmView(BaseModel):
             pid=vm.pid,
             started=moment(vm.started_at_ns),
             last_heard=moment(vm.last_heard_at_ns),
+            host_resident_bytes=vm.host_resident_bytes,
+            host_template_bytes=vm.host_template_bytes,
             boot_stages=[
                 BootStageView(name=stage.name, duration_ms=stage.duration_ms)
                 for stage in vm.boot_stages

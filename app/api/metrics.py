@@ -95,6 +95,27 @@ async def _container_gauges(registry: CollectorRegistry, services: Services) -> 
         "host_resident_bytes": Gauge(
             "slipway_container_host_resident_bytes", "PSS of its VM.", labels, registry=registry
         ),
+        "memory_file_bytes": Gauge(
+            "slipway_container_page_cache_bytes", "Of its cgroup.", labels, registry=registry
+        ),
+        "guest_kernel_bytes": Gauge(
+            "slipway_container_guest_kernel_bytes",
+            "What its guest's kernel needs.",
+            labels,
+            registry=registry,
+        ),
+        "vmm_overhead_bytes": Gauge(
+            "slipway_container_vmm_overhead_bytes",
+            "PSS of its VM beyond what the guest uses.",
+            labels,
+            registry=registry,
+        ),
+        "host_template_bytes": Gauge(
+            "slipway_container_host_template_bytes",
+            "Share of the template's memory in its VM's PSS.",
+            labels,
+            registry=registry,
+        ),
         "pids": Gauge("slipway_container_pids", "Processes.", labels, registry=registry),
     }
     restarts = Gauge(
@@ -106,4 +127,6 @@ async def _container_gauges(registry: CollectorRegistry, services: Services) -> 
         sample = services.stats.latest(container.id)
         if sample is not None:
             for field, gauge in gauges.items():
-                gauge.labels(*key).set(getattr(sample, field) or 0)
+                value = getattr(sample, field)
+                if value is not None:  # not measured yet: no value is better than a wrong one
+                    gauge.labels(*key).set(value)

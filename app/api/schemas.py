@@ -106,7 +106,9 @@ class SampleView(BaseModel):
     """Numbers of a running container.
 
     `cpu_percent` 100 is one CPU busy; memory is the container's cgroup, page cache included in
-    `memory_file_bytes`; `host_resident_bytes` is what the host pays for the VM (PSS).
+    `memory_file_bytes`; `host_resident_bytes` is what the host pays for the VM (PSS),
+    `host_template_bytes` of it the share of the template that VMs have in common, and
+    `vmm_overhead_bytes` what it pays beyond what the guest uses (`guest_used_bytes`).
     """
 
     time: datetime
@@ -121,7 +123,10 @@ class SampleView(BaseModel):
     guest_total_bytes: int
     guest_available_bytes: int
     guest_kernel_bytes: int
+    guest_used_bytes: int
     host_resident_bytes: int | None
+    host_template_bytes: int | None
+    vmm_overhead_bytes: int | None
 
     @classmethod
     def of(cls, sample: ContainerSample) -> Self:

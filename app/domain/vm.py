@@ -79,3 +79,4 @@ class VmRecord:
     start_path: StartPath | None = None  # None: not known, the VM was adopted
     last_heard_at_ns: int | None = None
     host_resident_bytes: int | None = None  # PSS
+    host_template_bytes: int | None = None  # of it: its share of the template's memory

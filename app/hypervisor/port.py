@@ -106,10 +106,12 @@ class VmStats:
     Attributes:
         cpu_ns: CPU time used since the VM began.
         resident_bytes: Proportional set size (PSS): shared pages counted by share.
+        template_bytes: Of it, the share of a template's memory that its clones have in common.
     """
 
     cpu_ns: int
     resident_bytes: int
+    template_bytes: int = 0
 
 
 class Vm(Protocol):

@@ -21,7 +21,7 @@ from app.guest.agent_types import BackpressureEvent, OomEvent, ProcessExited
 from app.guest.channel import GuestChannel
 from app.guest.hello import HelloInfo, Stage, StreamInfo
 from app.guest.streams import InputStream
-from app.hypervisor.port import Vm
+from app.hypervisor.port import Vm, VmStats
 from app.services.stats import Reading
 
 OUTPUT_STREAM_ID = 1
@@ -52,6 +52,7 @@ class Run:
         init_exit: How it ended, once it has.
         fault: What the guest did against the contract, for which it was ended.
         stdin: Its input, if it has one.
+        host_memory: What the host gave its VM when that was last sampled.
     """
 
     def __init__(self, container_id: str, vm: Vm, observer: RunObserver, *, booting: bool) -> None:
@@ -64,6 +65,7 @@ class Run:
         self.is_started = False
         self.fault: SlipwayError | None = None
         self.stdin: InputStream | None = None
+        self.host_memory: VmStats | None = None
         self._booting = booting
         self._powering_off = False
         self._silent_since_ns: int | None = None
@@ -91,6 +93,8 @@ class Run:
             started_at_ns=self.vm.started_at_ns,
             boot_stages=self.boot_stages,
             last_heard_at_ns=None if self._booting else time.time_ns() - silent_ns,
+            host_resident_bytes=self._host_bytes()[0],
+            host_template_bytes=self._host_bytes()[1],
         )
 
     def _state(self) -> VmState:
@@ -251,7 +255,6 @@ class Run:
             SlipwayError: The guest does not answer, or the VM is gone.
         """
         stats = await self.agent.stats(self.container_id)
-        vm_stats = await self.vm.stats()
         return Reading(
             time_ns=time.time_ns(),
             cpu_us=stats.cpu_us,
@@ -265,8 +268,22 @@ class Run:
             guest_total_bytes=stats.guest_memory_total_bytes,
             guest_available_bytes=stats.guest_memory_available_bytes,
             guest_kernel_bytes=stats.guest_kernel_bytes,
-            host_resident_bytes=vm_stats.resident_bytes,
+            host_resident_bytes=self._host_bytes()[0],
+            host_template_bytes=self._host_bytes()[1],
         )
+
+    def _host_bytes(self) -> tuple[int | None, int | None]:
+        if self.host_memory is None:
+            return None, None
+        return self.host_memory.resident_bytes, self.host_memory.template_bytes
+
+    async def sample_host_memory(self) -> None:
+        """Measure what the host gives the VM; see `residency` for how often.
+
+        Raises:
+            Unavailable: The VM is gone.
+        """
+        self.host_memory = await self.vm.stats()
 
     async def power_off(self) -> None:
         """Sync, unmount and switch off in good order; a guest that can't is ended all the same."""

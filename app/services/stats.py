@@ -6,8 +6,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from app.core.errors import SlipwayError
+
+if TYPE_CHECKING:
+    from app.services.cache_reclaim import CacheReclaim
 
 WATCHED_INTERVAL_S = 1.0
 IDLE_INTERVAL_S = 10.0
@@ -21,7 +25,8 @@ class Reading:
     """Raw counters of one container and its VM at one moment.
 
     Source: the agent's cgroup v2 files and /proc/meminfo in the guest; `host_resident_bytes` is
-    the PSS of the VM's process from smaps_rollup on the host.
+    the PSS of the VM's process from smaps_rollup on the host, `host_template_bytes` that part of
+    it which is its share of the template it was cloned from. Both are up to ten seconds old.
     """
 
     time_ns: int
@@ -37,6 +42,23 @@ class Reading:
     guest_available_bytes: int
     guest_kernel_bytes: int
     host_resident_bytes: int | None
+    host_template_bytes: int | None
+
+    @property
+    def guest_used_bytes(self) -> int:
+        """What the container uses, its page cache, and what the guest's kernel needs."""
+        parts = (self.memory_anon_bytes, self.memory_file_bytes, self.guest_kernel_bytes)
+        return sum(max(part, 0) for part in parts)
+
+    @property
+    def vmm_overhead_bytes(self) -> int | None:
+        """What the host holds beyond what the guest uses; None before that was measured.
+
+        The guest may count as used what the host does not hold (or no longer): then it is 0.
+        """
+        if self.host_resident_bytes is None:
+            return None
+        return max(self.host_resident_bytes - self.guest_used_bytes, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +75,13 @@ class StatsService:
     """
 
     def __init__(
-        self, running: Callable[[], Iterable[tuple[str, Callable[[], Awaitable[Reading]]]]]
+        self,
+        running: Callable[[], Iterable[tuple[str, Callable[[], Awaitable[Reading]]]]],
+        *,
+        cache_reclaim: "CacheReclaim | None" = None,
     ) -> None:
         self._running = running
+        self._cache_reclaim = cache_reclaim
         self._history: dict[str, deque[ContainerSample]] = {}
         self._last: dict[str, Reading] = {}
         self._watchers = 0
@@ -112,6 +138,8 @@ class StatsService:
         for gone in self._history.keys() - running.keys():
             del self._history[gone]
             self._last.pop(gone, None)
+            if self._cache_reclaim is not None:
+                self._cache_reclaim.forget(gone)
         limit = asyncio.Semaphore(PARALLEL_SAMPLES)
 
         async def sample(container_id: str, read: Callable[[], Awaitable[Reading]]) -> None:
@@ -121,13 +149,15 @@ class StatsService:
                         reading = await read()
                 except (SlipwayError, TimeoutError):
                     return  # shown by its age; the supervisor judges whether the guest is silent
-            self._record(container_id, reading)
+            newest = self._record(container_id, reading)
+            if self._cache_reclaim is not None:
+                await self._cache_reclaim.judge(container_id, newest)
 
         async with asyncio.TaskGroup() as group:
             for container_id, read in running.items():
                 group.create_task(sample(container_id, read))
 
-    def _record(self, container_id: str, reading: Reading) -> None:
+    def _record(self, container_id: str, reading: Reading) -> ContainerSample:
         previous = self._last.get(container_id)
         self._last[container_id] = reading
         cpu_percent = 0.0
@@ -136,4 +166,6 @@ class StatsService:
             cpu_percent = 100.0 * used_ns / (reading.time_ns - previous.time_ns)
         history = self._history.setdefault(container_id, deque(maxlen=HISTORY_SAMPLES))
         values = {field.name: getattr(reading, field.name) for field in fields(reading)}
-        history.append(ContainerSample(**values, cpu_percent=cpu_percent))
+        newest = ContainerSample(**values, cpu_percent=cpu_percent)
+        history.append(newest)
+        return newest

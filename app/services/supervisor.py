@@ -20,6 +20,7 @@ from app.services.stats import Reading
 
 SIGNAL_TIMEOUT_S = 3.0
 KILL_TIMEOUT_S = 10.0
+RECLAIM_TIMEOUT_S = 3.0  # the guest goes on with it; the next samples must not wait
 VM_STOP_GRACE_S = 2.0
 SIGKILL = 9
 SIGTERM = 15
@@ -93,6 +94,22 @@ class Supervisor:
             for container_id, life in self._lives.items()
             if life.run is not None and life.run.is_started
         ]
+
+    def memory_samplers(self) -> Iterable[tuple[str, Callable[[], Awaitable[None]]]]:
+        """How to measure what the host gives each VM."""
+        runs = (life.run for life in self._lives.values())
+        return [(run.vm.spec.id, run.sample_host_memory) for run in runs if run is not None]
+
+    async def reclaim_cache(self, container_id: str, size_bytes: int) -> int:
+        """Take page cache back from a container; gives how much it was.
+
+        Raises:
+            SlipwayError: It has no VM now, or its guest refused.
+        """
+        life = self._lives.get(container_id)
+        if life is None or life.run is None:
+            raise Unavailable(f"Container {container_id[:12]} has no VM now")
+        return await life.run.agent.reclaim(container_id, size_bytes, timeout_s=RECLAIM_TIMEOUT_S)
 
     # --- commands ----------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ class MemoryView:
     Attributes:
         total_bytes: Right end of the bar: the VM's memory, and what the hypervisor adds.
         resident_bytes: What the host has really given (PSS), None before it was measured.
+        template_bytes: Of it, the VM's share of the template that all clones have in common.
         isolation_bytes: Kernel, agent and hypervisor: the price of an own kernel.
     """
 
@@ -37,6 +38,7 @@ class MemoryView:
     free_bytes: int
     resident_bytes: int | None
     isolation_bytes: int
+    template_bytes: int
     container_bytes: int
     limit_bytes: int
 
@@ -60,9 +62,7 @@ def split_sample(sample: ContainerSample) -> Split:
     app_bytes = max(sample.memory_anon_bytes, 0)
     cache_bytes = max(sample.memory_file_bytes, 0)
     kernel_bytes = max(sample.guest_kernel_bytes, 0)
-    inside = app_bytes + cache_bytes + kernel_bytes
-    resident = sample.host_resident_bytes or 0
-    return Split(app_bytes, cache_bytes, kernel_bytes, max(resident - inside, 0))
+    return Split(app_bytes, cache_bytes, kernel_bytes, sample.vmm_overhead_bytes or 0)
 
 
 def memory_view(sample: ContainerSample, limit_bytes: int) -> MemoryView:
@@ -84,6 +84,7 @@ def memory_view(sample: ContainerSample, limit_bytes: int) -> MemoryView:
         free_bytes=total - taken,
         resident_bytes=sample.host_resident_bytes,
         isolation_bytes=split.kernel_bytes + split.vmm_bytes,
+        template_bytes=sample.host_template_bytes or 0,
         container_bytes=max(sample.memory_bytes, 0),
         limit_bytes=limit_bytes,
     )

@@ -7,6 +7,7 @@ from typing import ClassVar
 from fastapi import APIRouter, Request, Response
 
 from app.domain.vm import VmRecord, VmState
+from app.services.stats import ContainerSample
 from app.web import formats
 from app.web.errors import WebRoute
 from app.web.sessions import SignedIn, services_of
@@ -28,6 +29,10 @@ class VmRow:
     vcpus: int
     memory: str
     resident: str
+    used: str
+    cache: str
+    overhead: str
+    template_share: str
     hypervisor: str
     pid: str
     boot: str
@@ -45,11 +50,10 @@ class VmsPage:
     accelerator_reason: str
 
 
-def vm_row(vm: VmRecord, container_name: str, now_ns: int) -> VmRow:
+def vm_row(vm: VmRecord, container_name: str, sample: ContainerSample | None, now_ns: int) -> VmRow:
     """A VM as a table row."""
     boot_ms = sum(stage.duration_ms for stage in vm.boot_stages)
     heard = formats.age(vm.last_heard_at_ns, now_ns) if vm.last_heard_at_ns else ""
-    resident = formats.size(vm.host_resident_bytes) if vm.host_resident_bytes is not None else "–"
     return VmRow(
         id=vm.id[:12],
         mark=vm_mark(vm),
@@ -57,13 +61,21 @@ def vm_row(vm: VmRecord, container_name: str, now_ns: int) -> VmRow:
         container_href=f"/containers/{vm.container_id[:12]}",
         vcpus=vm.vcpus,
         memory=formats.size(vm.memory_bytes),
-        resident=resident,
+        resident=_size(vm.host_resident_bytes),
+        used=_size(sample.memory_anon_bytes if sample else None),
+        cache=_size(sample.memory_file_bytes if sample else None),
+        overhead=_size(sample.vmm_overhead_bytes if sample else None),
+        template_share=_size(vm.host_template_bytes),
         hypervisor=f"{hypervisor_name(vm.hypervisor)}/{vm.accelerator.upper()}",
         pid="–" if vm.pid is None else str(vm.pid),
         boot=formats.milliseconds(boot_ms) if boot_ms else "–",
         up=formats.age(vm.started_at_ns, now_ns),
         heard=f"{heard} ago" if heard else "–",
     )
+
+
+def _size(size_bytes: int | None) -> str:
+    return "–" if size_bytes is None else formats.size(size_bytes)
 
 
 @router.get("/vms")
@@ -76,7 +88,12 @@ async def vms_page(request: Request, viewer: SignedIn) -> Response:
     page = VmsPage(
         shell=await build_shell(request, viewer, "vms", containers=containers),
         rows=tuple(
-            vm_row(vm, names.get(vm.container_id, ""), now_ns)
+            vm_row(
+                vm,
+                names.get(vm.container_id, ""),
+                services.stats.latest(vm.container_id),
+                now_ns,
+            )
             for vm in await services.hosts.vms()
             if vm.state is not VmState.OFF
         ),

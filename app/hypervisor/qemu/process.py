@@ -53,16 +53,17 @@ def cpu_ns(pid: int) -> int | None:
     return ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
-def pss_bytes(pid: int) -> int | None:
-    """Proportional set size from smaps_rollup; None if there is no such process."""
+def pss_bytes(pid: int) -> tuple[int, int] | None:
+    """Proportional set size from smaps_rollup, all and shared memory; None if there is no process.
+
+    The one shared memory that a VM has is its template's, as far as it has not written to it.
+    """
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    for line in text.splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return None
+    kib = {words[0]: int(words[1]) for line in text.splitlines()[1:] if (words := line.split())}
+    return (kib["Pss:"] * 1024, kib["Pss_Shmem:"] * 1024) if "Pss:" in kib else None
 
 
 def _stat_fields(pid: int) -> list[str]:

@@ -71,7 +71,7 @@ class QemuVm:
         self._exit: asyncio.Future[VmExit] = asyncio.get_running_loop().create_future()
         self._watcher: asyncio.Task[None] | None = None
         self._ladder: asyncio.Task[None] | None = None
-        self._resident: tuple[float, int] | None = None
+        self._resident: tuple[float, tuple[int, int]] | None = None
         self._is_closed = False
 
     # What the port says.
@@ -124,7 +124,8 @@ class QemuVm:
         self._check_there()
         if cpu_ns is None or self._resident is None:
             raise Unavailable(f"VM {self._spec.id} is gone")
-        return VmStats(cpu_ns=cpu_ns, resident_bytes=self._resident[1])
+        resident_bytes, template_bytes = self._resident[1]
+        return VmStats(cpu_ns, resident_bytes, template_bytes)
 
     async def is_paused(self) -> bool:
         """By the last run state that QMP told."""

@@ -251,6 +251,7 @@ class FakeHosts:
                 boot_stages=one.boot_stages,
                 last_heard_at_ns=now_ns() - 10**9,
                 host_resident_bytes=141 * MIB,
+                host_template_bytes=4 * MIB,
             )
             for one in await self._containers.list()
             if one.vm_id is not None

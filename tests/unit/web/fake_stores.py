@@ -159,6 +159,7 @@ def sample(cpu_percent: float = 12.0, app_mib: int = 40, limit_bytes: int = 0) -
         guest_available_bytes=400 * MIB,
         guest_kernel_bytes=31 * MIB,
         host_resident_bytes=(app_mib + 12 + 31 + 58) * MIB,
+        host_template_bytes=4 * MIB,
     )
 
 

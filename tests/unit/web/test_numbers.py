@@ -82,6 +82,17 @@ def test_memory_before_the_first_pss_names_no_hypervisor_part() -> None:
     assert view.resident_bytes is None
 
 
+def test_memory_names_the_share_of_the_template() -> None:
+    assert memory_view(sample(), 0).template_bytes == 4 * MIB
+    assert memory_view(replace(sample(), host_template_bytes=None), 0).template_bytes == 0
+
+
+def test_overhead_is_what_the_host_holds_beyond_the_guests_use() -> None:
+    assert sample().vmm_overhead_bytes == 58 * MIB
+    assert replace(sample(), host_resident_bytes=MIB).vmm_overhead_bytes == 0
+    assert replace(sample(), host_resident_bytes=None).vmm_overhead_bytes is None
+
+
 def test_host_memory_counts_the_rest_as_everything_else() -> None:
     parts = host_split([sample(app_mib=40)], total_bytes=GIB, available_bytes=GIB // 2)
     assert sum(part.size_bytes for part in parts) == GIB // 2
