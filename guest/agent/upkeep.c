@@ -41,6 +41,9 @@ void upkeep_settings(void)
 	/* Per-CPU counters are folded once a second otherwise, by a timer on every CPU. */
 	int error = write_setting("/proc/sys/vm/stat_interval", "120");
 
+	/* Some distributions leave plugged memory offline. Not movable: all of it serves the kernel. */
+	if (write_setting(MEMORY_BLOCKS "/auto_online_blocks", "online_kernel"))
+		say("plugged memory will not come online by itself");
 	if (error)
 		say("can't lower the rate of the kernel's statistics: %s", strerror(error));
 }
