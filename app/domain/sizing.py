@@ -12,7 +12,10 @@ from app.domain.container_config import ContainerConfig
 GUEST_FIXED_BYTES = 104 * MIB
 GUEST_SHARE_DIVISOR = 36
 LAYER_BYTES = MIB  # a disk and its mount, measured with 127 layers
-SMALLEST_VM_BYTES = 160 * MIB
+# A template has the base; what a VM has above it is plugged into the clone in whole blocks. A VM
+# that is booted for its container gets the same sizes, so that the path can't be told from inside.
+BASE_MEMORY_BYTES = 256 * MIB
+MEMORY_BLOCK_BYTES = 128 * MIB
 # Host memory a fresh VM occupies once its container runs; what it may take later is overcommitted.
 START_COST_BYTES = 192 * MIB
 
@@ -56,20 +59,26 @@ def size_vm(
     fixed_bytes = GUEST_FIXED_BYTES + layer_count * LAYER_BYTES
     if config.memory_bytes:
         own_need_bytes = fixed_bytes + config.memory_bytes // GUEST_SHARE_DIVISOR
-        memory_bytes = max(config.memory_bytes + own_need_bytes, SMALLEST_VM_BYTES)
+        memory_bytes = _whole_blocks(config.memory_bytes + own_need_bytes)
         limit_bytes = config.memory_bytes
     else:
-        memory_bytes = max(default_memory_bytes, SMALLEST_VM_BYTES)
+        memory_bytes = _whole_blocks(default_memory_bytes)
         limit_bytes = memory_bytes - fixed_bytes - memory_bytes // GUEST_SHARE_DIVISOR
     vcpus = default_vcpus or min(host_cpus, 2)
     if config.cpus:
         vcpus = min(max(math.ceil(config.cpus), 1), host_cpus)
     return VmSize(
-        memory_bytes=-(-memory_bytes // (2 * MIB)) * 2 * MIB,
+        memory_bytes=memory_bytes,
         vcpus=vcpus,
         container_limit_bytes=limit_bytes,
         cpu_quota=config.cpus or None,
     )
+
+
+def _whole_blocks(memory_bytes: int) -> int:
+    """The smallest size of a VM that holds so much."""
+    above_bytes = max(memory_bytes - BASE_MEMORY_BYTES, 0)
+    return BASE_MEMORY_BYTES + -(-above_bytes // MEMORY_BLOCK_BYTES) * MEMORY_BLOCK_BYTES
 
 
 def plan_launch(size: VmSize, *, host_available_bytes: int, reserve_bytes: int) -> LaunchPlan:
