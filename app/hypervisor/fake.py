@@ -164,7 +164,7 @@ class FakeHypervisor:
     """Runs VMs on a FakeMachine."""
 
     name = "fake"
-    capabilities = Capabilities(disk_hot_add=True, snapshot=False)
+    capabilities = Capabilities(disk_hot_add=True, snapshot=False, memory_block_bytes=0)
 
     def __init__(self, machine: FakeMachine, *, accelerator: Accelerator = TCG) -> None:
         self.machine = machine
