@@ -48,7 +48,7 @@ class QemuHypervisor:
     """
 
     name = "qemu"
-    capabilities = Capabilities(disk_hot_add=True, snapshot=False)
+    capabilities = Capabilities(disk_hot_add=True, snapshot=False, memory_block_bytes=0)
 
     def __init__(
         self,
