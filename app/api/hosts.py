@@ -10,7 +10,7 @@ from app.api.identity import Initiator, ServicesOf
 from app.api.problems import responses
 from app.api.schemas import BootStageView, moment
 from app.core.errors import NotFound
-from app.domain.vm import VmRecord, VmState
+from app.domain.vm import StartPath, VmRecord, VmState
 from app.services.hosts import HostView
 
 router = APIRouter()
@@ -29,6 +29,7 @@ class VmView(BaseModel):
     pid: int | None
     started: datetime | None
     last_heard: datetime | None
+    start_path: StartPath | None
     host_resident_bytes: int | None
     host_template_bytes: int | None
     boot_stages: list[BootStageView]
@@ -47,6 +48,7 @@ class VmView(BaseModel):
             pid=vm.pid,
             started=moment(vm.started_at_ns),
             last_heard=moment(vm.last_heard_at_ns),
+            start_path=vm.start_path,
             host_resident_bytes=vm.host_resident_bytes,
             host_template_bytes=vm.host_template_bytes,
             boot_stages=[
