@@ -54,7 +54,8 @@ def inspect(path: Path) -> Running | Ended | None:
 
     The proof of life is the lock that the process inherited; the recorded process id is believed
     only together with its start time, and found by /proc where it is missing (an engine may have
-    died between the two). A directory without a readable record is removed, its process killed.
+    died between the two). A directory without a readable record is removed, its process killed;
+    likewise VMs of which only their own engine could make use.
     """
     directory = RunDirectory(path)
     is_alive = directory.is_locked()
@@ -67,7 +68,7 @@ def inspect(path: Path) -> Running | Ended | None:
     except CorruptData as exc:
         log.warning("%s; its remains are removed", exc.message)
         spec = None
-    if spec is None or PROBE_LABEL in spec.labels:
+    if spec is None or _is_means_to_an_end(directory, spec):
         _remove(directory, process)
         return None
     record = directory.read_process()
@@ -77,6 +78,11 @@ def inspect(path: Path) -> Running | Ended | None:
         record = ProcessRecord(process.pid, process.ticks, _started_at_ns(process.ticks))
         directory.write_process(record)
     return Running(directory, spec, process, record)
+
+
+def _is_means_to_an_end(directory: RunDirectory, spec: VmSpec) -> bool:
+    """Whether only the engine that made the VM had a use for it."""
+    return PROBE_LABEL in spec.labels or spec.for_template or directory.is_restoring
 
 
 def _hold(directory: RunDirectory) -> VmProcess | None:

@@ -6,8 +6,9 @@ unprivileged user needs no right in the data directory. Words: QEMU 7.2, qemu-sy
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
-from app.core.units import MIB
+from app.core.units import GIB, MIB
 from app.hypervisor.port import DiskSpec, VmSpec
 
 CHANNEL_PORT = "slipway.0"
@@ -21,12 +22,16 @@ MACHINE = "pc,hpet=off,vmport=off,smm=off,i8042=off,usb=off,dump-guest-core=off"
 TCG_CPU = "max,-erms,-fsrm,-la57"
 KVM_CPU = "host"
 TCG_CACHE_MIB = 64
+CLONE_TCG_CACHE_MIB = 16  # it does not boot; what it translates stays resident
+MAX_MEMORY_BYTES = 64 * GIB  # of a clone with what is plugged; the guest sizes tables by it
 
 # pvpanic reports a panic at once where the guest has its driver; panic=-1 makes any other one a
 # reset, and -action a reset the end. reboot=t resets by a triple fault: the usual way is the
 # keyboard controller, which MACHINE has not and Linux tries for seconds. acpi=noirq: under TCG the
 # guest takes 0.35 s to compute "pc"'s interrupt routing from ACPI.
 DEVICE_CMDLINE = "console=ttyS0 panic=-1 reboot=t acpi=noirq"
+# Where memory can be plugged Linux else sets 64 MiB aside for devices that can't reach all of it.
+PLUGGABLE_CMDLINE = "swiotlb=noforce"
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
@@ -42,6 +47,9 @@ class Descriptors:
         kernel: Readable again through /proc/self/fd by QEMU's user.
         initrd: Likewise.
         disks: In the order of the spec's disks; read-write or read-only as they say.
+        memory: Of the VM's base memory, which is a template's, or becomes one; None: anonymous.
+        state: Of what a template has beside memory, for a clone to read.
+        kept: Only kept open: by them a later engine regains the template.
     """
 
     monitor: int
@@ -50,44 +58,104 @@ class Descriptors:
     kernel: int
     initrd: int
     disks: tuple[int, ...]
+    memory: int | None = None
+    state: int | None = None
+    kept: tuple[int, ...] = ()
+
+    def numbers(self) -> tuple[int, ...]:
+        """All of them."""
+        memory = (fd for fd in (self.memory, self.state) if fd is not None)
+        base = (self.monitor, self.channel, self.console, self.kernel, self.initrd)
+        return (*base, *self.disks, *memory, *self.kept)
 
 
 def qemu_arguments(
-    binary: str, spec: VmSpec, *, accelerator: str, descriptors: Descriptors
+    binary: str,
+    spec: VmSpec,
+    *,
+    accelerator: str,
+    descriptors: Descriptors,
+    base_bytes: int | None = None,
 ) -> list[str]:
-    """The whole command line; `accelerator` is "kvm" or "tcg"."""
+    """The whole command line.
+
+    Args:
+        binary: QEMU.
+        spec: What to run.
+        accelerator: "kvm" or "tcg".
+        descriptors: What it inherits.
+        base_bytes: Memory of the template, if the VM is a clone; then its disks are only made
+            known as descriptors, since a device must not be there before the saved state is.
+    """
+    is_clone = base_bytes is not None
     arguments = [
         binary,
         *("-name", f"slipway-{spec.id}"),
         *("-nodefaults", "-no-user-config", "-display", "none"),
         *("-sandbox", SANDBOX),
         *("-M", MACHINE),
-        *_accelerator_arguments(accelerator),
+        *_accelerator_arguments(accelerator, is_clone=is_clone),
         *("-smp", str(spec.vcpus)),
-        *("-m", f"{-(-spec.memory_bytes // MIB)}M"),
+        *_memory_arguments(spec, descriptors, base_bytes),
         # The process stays, paused, after the guest's end until an engine has asked why.
         *("-action", "reboot=shutdown,shutdown=pause,panic=pause"),
         *("-kernel", f"/proc/self/fd/{descriptors.kernel}"),
         *("-initrd", f"/proc/self/fd/{descriptors.initrd}"),
-        *("-append", f"{spec.cmdline} {DEVICE_CMDLINE}".strip()),
+        *("-append", _append(spec, descriptors)),
         *_character_arguments(descriptors),
         *("-device", "pvpanic"),
         *("-object", "rng-builtin,id=rng"),
         *("-device", "virtio-rng-pci,rng=rng"),
         *("-device", "virtio-scsi-pci,id=scsi,num_queues=1"),
+        # Takes nothing from the guest; what the guest reports as free goes back to the host.
+        *("-device", "virtio-balloon-pci,id=balloon,free-page-reporting=on"),
     ]
+    if is_clone:
+        arguments += ["-incoming", "defer", "-global", "migration.x-events=on"]
     for number, (disk, fd) in enumerate(zip(spec.disks, descriptors.disks, strict=True)):
         fdset = FIRST_DISK_FDSET + number
         arguments += ["-add-fd", f"fd={fd},set={fdset},opaque={disk.serial}"]
-        arguments += ["-blockdev", json.dumps(blockdev(disk, fdset))]
-        arguments += ["-device", json.dumps(disk_device(disk))]
+        if not is_clone:
+            arguments += ["-blockdev", json.dumps(blockdev(disk, fdset))]
+            arguments += ["-device", json.dumps(disk_device(disk))]
     return arguments
 
 
-def _accelerator_arguments(accelerator: str) -> list[str]:
+def device_layout() -> list[str]:
+    """All that a clone must share with its template beside what the spec says."""
+    return [
+        *(MACHINE, TCG_CPU, KVM_CPU, DEVICE_CMDLINE, PLUGGABLE_CMDLINE),
+        *qemu_arguments("", _LAYOUT_SPEC, accelerator="tcg", descriptors=_LAYOUT_DESCRIPTORS),
+    ]
+
+
+def _accelerator_arguments(accelerator: str, *, is_clone: bool) -> list[str]:
     if accelerator == "kvm":
         return ["-accel", "kvm", "-cpu", KVM_CPU]
-    return ["-accel", f"tcg,tb-size={TCG_CACHE_MIB}", "-cpu", TCG_CPU]
+    cache_mib = CLONE_TCG_CACHE_MIB if is_clone else TCG_CACHE_MIB
+    return ["-accel", f"tcg,tb-size={cache_mib}", "-cpu", TCG_CPU]
+
+
+def _memory_arguments(
+    spec: VmSpec, descriptors: Descriptors, base_bytes: int | None
+) -> tuple[str, ...]:
+    size = f"{-(-(base_bytes or spec.memory_bytes) // MIB)}M"
+    if descriptors.memory is None:
+        return ("-m", size)
+    share = "on" if base_bytes is None else "off"
+    path = f"/proc/self/fd/{descriptors.memory}"
+    return (
+        *("-m", f"{size},slots=1,maxmem={MAX_MEMORY_BYTES // MIB}M"),
+        *("-object", f"memory-backend-file,id=base,size={size},mem-path={path},share={share}"),
+        *("-machine", "memory-backend=base"),
+    )
+
+
+def _append(spec: VmSpec, descriptors: Descriptors) -> str:
+    words = [spec.cmdline, DEVICE_CMDLINE]
+    if descriptors.memory is not None:
+        words.append(PLUGGABLE_CMDLINE)
+    return " ".join(words).strip()
 
 
 def _character_arguments(descriptors: Descriptors) -> list[str]:
@@ -143,3 +211,17 @@ def disk_device(disk: DiskSpec) -> dict[str, object]:
         "drive": disk_node(disk.serial),
         "serial": disk.serial,
     }
+
+
+_LAYOUT_SPEC = VmSpec(
+    id="",
+    vcpus=1,
+    memory_bytes=MIB,
+    kernel=Path(),
+    initrd=Path(),
+    cmdline="",
+    disks=(),
+    labels={},
+    for_template=True,
+)
+_LAYOUT_DESCRIPTORS = Descriptors(0, 0, 0, 0, 0, disks=(), memory=0, state=0)

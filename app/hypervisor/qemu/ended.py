@@ -50,6 +50,10 @@ class EndedVm:
         """Not possible any more."""
         raise self._gone()
 
+    async def relabel(self, labels: dict[str, str]) -> None:  # noqa: ARG002 -- the port's
+        """Not possible any more."""
+        raise self._gone()
+
     async def stats(self) -> VmStats:
         """Not possible any more."""
         raise self._gone()

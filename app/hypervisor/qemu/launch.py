@@ -20,6 +20,8 @@ from app.hypervisor.qemu.bounded import BoundedFile, PipeDrain
 from app.hypervisor.qemu.identity import Identity, kvm_groups
 from app.hypervisor.qemu.process import VmProcess, spawn
 from app.hypervisor.qemu.rundir import ProcessRecord, RunDirectory
+from app.hypervisor.qemu.saved import SavedFiles
+from app.hypervisor.qemu.standin import open_stand_ins
 
 STDERR_LIMIT_BYTES = 64 * 1024
 
@@ -74,13 +76,23 @@ class Launch:
     """
 
     def __init__(
-        self, run_root: Path, spec: VmSpec, *, binary: str, accelerator: str, identity: Identity
+        self,
+        run_root: Path,
+        spec: VmSpec,
+        *,
+        binary: str,
+        accelerator: str,
+        identity: Identity,
+        template: SavedFiles | None = None,
+        base_bytes: int | None = None,
     ) -> None:
         self._path = run_root / spec.id
         self._spec = spec
         self._binary = binary
         self._accelerator = accelerator
         self._identity = identity
+        self._template = template
+        self._base_bytes = base_bytes
         self._undo = ExitStack()
         self._inherited = ExitStack()  # what only QEMU keeps
         self.directory: RunDirectory
@@ -88,6 +100,8 @@ class Launch:
         self.record: ProcessRecord
         self.console: PipeDrain
         self.stderr: PipeDrain
+        self.saved: SavedFiles | None = None  # of a VM for_template: what it is saved to
+        self.state_fd: int | None = None  # of a clone: the saved state's number in its QEMU
 
     def start(self) -> None:
         """Do it all.
@@ -108,6 +122,8 @@ class Launch:
         self.directory = RunDirectory.create(self._path)
         self._undo.callback(self.directory.remove)
         self.directory.write_spec(self._spec)
+        if self._template is not None:
+            self.directory.mark_restoring()
         console_read, console_write = self._pipe("console.pipe")
         stderr_read, stderr_write = self._pipe("stderr.pipe")
         self.console = console_drain(self.directory, console_read)
@@ -117,12 +133,16 @@ class Launch:
         started_at_ns = time.time_ns()
         self.process = spawn(
             qemu_arguments(
-                self._binary, self._spec, accelerator=self._accelerator, descriptors=descriptors
+                self._binary,
+                self._spec,
+                accelerator=self._accelerator,
+                descriptors=descriptors,
+                base_bytes=self._base_bytes,
             ),
             identity=self._identity,
             groups=kvm_groups(self._identity) if self._accelerator == "kvm" else [],
             # With the lock and the pipes' read ends, which QEMU only keeps open.
-            descriptors=(*_numbers(descriptors), self._lock(), console_read, stderr_read),
+            descriptors=(*descriptors.numbers(), self._lock(), console_read, stderr_read),
             stderr_fd=stderr_write,
         )
         self._undo.callback(self.process.close)
@@ -148,13 +168,44 @@ class Launch:
         return fd
 
     def _descriptors(self, console_fd: int) -> Descriptors:
+        memory_fd, kept = self._memory()
+        kernel_fd, initrd_fd = self._boot_files()
         return Descriptors(
             monitor=self._listen("qmp.sock"),
             channel=self._listen("channel.sock"),
             console=console_fd,
-            kernel=self._boot_file(self._spec.kernel, "kernel"),
-            initrd=self._boot_file(self._spec.initrd, "initrd"),
+            kernel=kernel_fd,
+            initrd=initrd_fd,
             disks=tuple(self._disk(disk) for disk in self._spec.disks),
+            memory=memory_fd,
+            state=self.state_fd,
+            kept=kept,
+        )
+
+    def _memory(self) -> tuple[int | None, tuple[int, ...]]:
+        """The memory's descriptor and what is kept; sets `saved` and `state_fd`."""
+        if self._spec.for_template:
+            self.saved = SavedFiles.make(self._spec.memory_bytes)
+            self._undo.callback(self.saved.close)
+            return self.saved.memory_fd, ()
+        if self._template is None:
+            return None, ()
+        # Own numbers, since the template may be closed meanwhile.
+        held = self._template.duplicate()
+        self._inherited.callback(held.close)
+        self.state_fd = held.open_state()
+        self._inherited.callback(os.close, self.state_fd)
+        return held.memory_fd, (held.state_fd,)
+
+    def _boot_files(self) -> tuple[int, int]:
+        if self._template is not None:
+            files = open_stand_ins()
+            for fd in files:
+                self._inherited.callback(os.close, fd)
+            return files
+        return (
+            self._boot_file(self._spec.kernel, "kernel"),
+            self._boot_file(self._spec.initrd, "initrd"),
         )
 
     def _listen(self, name: str) -> int:
@@ -179,17 +230,6 @@ class Launch:
         with open(fd, "rb", closefd=False) as source, open(copy, "wb", closefd=False) as target:
             shutil.copyfileobj(source, target)
         return copy
-
-
-def _numbers(descriptors: Descriptors) -> tuple[int, ...]:
-    return (
-        descriptors.monitor,
-        descriptors.channel,
-        descriptors.console,
-        descriptors.kernel,
-        descriptors.initrd,
-        *descriptors.disks,
-    )
 
 
 def _close_quietly(fd: int) -> None:

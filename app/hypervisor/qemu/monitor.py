@@ -133,6 +133,13 @@ class Monitor:
         Raises:
             As `execute()`.
         """
+        await self._send_fd(fd, "add-fd", {"fdset-id": fdset, "opaque": opaque})
+
+    async def name_fd(self, fd: int, name: str) -> None:
+        """Give QEMU a descriptor under a name; ours stays open. Raises as `execute()`."""
+        await self._send_fd(fd, "getfd", {"fdname": name})
+
+    async def _send_fd(self, fd: int, command: str, arguments: Mapping[str, object]) -> None:
         async with self._fd_lock:  # QEMU pairs a descriptor with the next command
             if self._client is None or not self.is_connected:
                 raise Unavailable(f"The monitor of VM {self._vm_id} is not connected")
@@ -140,7 +147,7 @@ class Monitor:
                 self._client.send_fd_scm(fd)
             except (OSError, QMPError) as exc:
                 raise Unavailable(f"VM {self._vm_id} took no descriptor: {exc}") from exc
-            await self.execute("add-fd", {"fdset-id": fdset, "opaque": opaque})
+            await self.execute(command, arguments)
 
     async def close(self) -> None:
         """Disconnect; no-op without a connection."""

@@ -155,14 +155,22 @@ class RunDirectory:
             CorruptData: It is missing or damaged.
         """
         try:
-            values = json.loads((self.path / "spec.json").read_text())
-            disks = tuple(
-                DiskSpec(**disk | {"path": Path(disk["path"])}) for disk in values["disks"]
-            )
-            paths = {name: Path(values[name]) for name in ("kernel", "initrd")}
-            return VmSpec(**values | paths | {"disks": disks})
+            return spec_from_json(json.loads((self.path / "spec.json").read_text()))
         except (OSError, ValueError, TypeError, KeyError) as exc:
             raise CorruptData(f"The record of VM {self.id} is not readable: {exc}") from exc
+
+    def mark_restoring(self) -> None:
+        """Record that the VM is a clone which is not whole yet: nobody shall adopt it."""
+        (self.path / "restoring").touch(mode=0o600)
+
+    def mark_restored(self) -> None:
+        """The clone runs."""
+        (self.path / "restoring").unlink(missing_ok=True)
+
+    @property
+    def is_restoring(self) -> bool:
+        """Whether an engine died while it made this clone."""
+        return (self.path / "restoring").exists()
 
     def write_process(self, record: ProcessRecord) -> None:
         """Record the process."""
@@ -207,3 +215,10 @@ class RunDirectory:
         if self._directory_fd >= 0:
             os.close(self._directory_fd)
             self._directory_fd = -1
+
+
+def spec_from_json(values: dict[str, Any]) -> VmSpec:
+    """A spec written by `asdict`; raises KeyError, TypeError or ValueError if it is none."""
+    disks = tuple(DiskSpec(**disk | {"path": Path(disk["path"])}) for disk in values["disks"])
+    paths = {name: Path(values[name]) for name in ("kernel", "initrd")}
+    return VmSpec(**values | paths | {"disks": disks})

@@ -7,6 +7,7 @@ import signal
 import time
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from app.hypervisor.qemu.bounded import PipeDrain
 from app.hypervisor.qemu.channel import Channel
 from app.hypervisor.qemu.disks import Disks
 from app.hypervisor.qemu.ending import Evidence, conclude
+from app.hypervisor.qemu.migration import Migration
 from app.hypervisor.qemu.monitor import Monitor
 from app.hypervisor.qemu.process import VmProcess
 from app.hypervisor.qemu.rundir import ProcessRecord, RunDirectory
@@ -52,6 +54,7 @@ class QemuVm:
         console: PipeDrain,
         stderr: PipeDrain,
         on_discarded: Callable[[str], None] = lambda _vm_id: None,
+        is_held: bool = False,
     ) -> None:
         self._directory = directory
         self._spec = spec
@@ -63,6 +66,8 @@ class QemuVm:
         self._evidence = Evidence()
         self._monitor = Monitor(spec.id, self._on_event)
         self._disks = Disks(spec.id, self._monitor)
+        self._migration = Migration(spec.id, self._monitor)
+        self._is_held = is_held  # by us: a clone that is not whole yet, a VM being saved
         self._channel = Channel(spec.id, directory)
         self._changed = asyncio.Event()
         self._known = asyncio.Event()
@@ -112,6 +117,13 @@ class QemuVm:
         self._check_there()
         await self._disks.detach(serial)
 
+    async def relabel(self, labels: dict[str, str]) -> None:
+        """Write the record anew."""
+        self._check_there()
+        relabelled = replace(self._spec, labels=dict(labels))
+        await run_whole(self._directory.write_spec, relabelled)
+        self._spec = relabelled
+
     async def stats(self) -> VmStats:
         """CPU time from /proc/PID/stat, PSS from smaps_rollup."""
         self._check_there()
@@ -137,7 +149,8 @@ class QemuVm:
         """Why QEMU holds the VM."""
         if self._is_full:
             return NO_SPACE
-        return HELD if self._run_state == "paused" and not self._is_over else ""
+        is_paused = self._run_state == "paused" and not self._is_held
+        return HELD if is_paused and not self._is_over else ""
 
     async def stop(self, reason: VmEndReason, *, grace_s: float) -> VmExit:
         """End it by quit, SIGTERM, SIGKILL."""
@@ -185,6 +198,19 @@ class QemuVm:
         finally:
             known.cancel()
         return self._known.is_set() or self._exit.done()
+
+    async def save(self, state_fd: int) -> None:
+        """Write its state to a descriptor; it never runs on. Raises as Migration."""
+        self._check_there()
+        self._is_held = True
+        await self._migration.save(state_fd)
+
+    async def restore(self, state_fd: int, module_bytes: int) -> None:
+        """Become what was saved, completed by module and disks, and run; raises as Migration."""
+        await self._migration.load(state_fd)
+        await self._migration.complete(self._spec.disks, module_bytes)
+        self._is_held, self._run_state = False, "running"
+        await run_whole(self._directory.mark_restored)
 
     async def destroy(self) -> str:
         """Kill it and remove every trace; returns what QEMU had to say."""
@@ -279,6 +305,7 @@ class QemuVm:
 
     def _on_event(self, name: str, data: Mapping[str, Any]) -> None:
         self._disks.on_event(name, data)
+        self._migration.on_event(name, data)
         match name:
             case "SHUTDOWN":
                 self._evidence.shutdown = self._evidence.shutdown or str(data.get("reason", ""))
