@@ -62,6 +62,7 @@ class HostLine:
     parts: tuple[Part, ...]
     used_bytes: int
     isolation_bytes: int
+    template_bytes: int
 
 
 @dataclass(frozen=True)
@@ -178,4 +179,5 @@ def host_line(host: "HostView", samples: Sequence[ContainerSample], now_ns: int)
         parts=parts,
         used_bytes=max(host.memory_total_bytes - host.memory_available_bytes, 0),
         isolation_bytes=by_class["f-kern"] + by_class["f-vmm"],
+        template_bytes=sum(one.host_template_bytes or 0 for one in samples),
     )

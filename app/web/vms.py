@@ -31,6 +31,7 @@ class VmRow:
     resident: str
     used: str
     cache: str
+    kernel: str
     overhead: str
     template_share: str
     hypervisor: str
@@ -64,6 +65,7 @@ def vm_row(vm: VmRecord, container_name: str, sample: ContainerSample | None, no
         resident=_size(vm.host_resident_bytes),
         used=_size(sample.memory_anon_bytes if sample else None),
         cache=_size(sample.memory_file_bytes if sample else None),
+        kernel=_size(sample.guest_kernel_bytes if sample else None),
         overhead=_size(sample.vmm_overhead_bytes if sample else None),
         template_share=_size(vm.host_template_bytes),
         hypervisor=f"{hypervisor_name(vm.hypervisor)}/{vm.accelerator.upper()}",

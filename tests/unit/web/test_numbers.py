@@ -8,11 +8,13 @@ from app.core.units import GIB, MIB
 from app.domain.container import Container, ContainerState
 from app.domain.container_config import ContainerConfig
 from app.domain.event import Event, EventType
+from app.domain.vm import VmRecord, VmState
 from app.web.boot import boot_marks, boot_view
 from app.web.commands import launch_commands, request_body
 from app.web.eventlog import event_mark, event_row, event_text
 from app.web.memory import host_split, memory_view
 from app.web.rows import NOTHING, container_row, limit_meter, number_patch, spark_path
+from app.web.vms import vm_row
 from tests.unit.web.fake_services import STAGES
 from tests.unit.web.fake_stores import sample
 
@@ -91,6 +93,27 @@ def test_overhead_is_what_the_host_holds_beyond_the_guests_use() -> None:
     assert sample().vmm_overhead_bytes == 58 * MIB
     assert replace(sample(), host_resident_bytes=MIB).vmm_overhead_bytes == 0
     assert replace(sample(), host_resident_bytes=None).vmm_overhead_bytes is None
+
+
+def test_vm_row_tells_apart_what_the_host_pays_for() -> None:
+    vm = VmRecord(
+        "0a" * 6,
+        "a" * 64,
+        VmState.READY,
+        2,
+        GIB,
+        "qemu",
+        "tcg",
+        1,
+        NOW_NS,
+        host_resident_bytes=141 * MIB,
+        host_template_bytes=4 * MIB,
+    )
+    row = vm_row(vm, "web", sample(app_mib=40), NOW_NS)
+    parts = (row.resident, row.used, row.cache, row.kernel, row.overhead, row.template_share)
+    assert parts == ("141 MiB", "40 MiB", "12 MiB", "31 MiB", "58 MiB", "4.0 MiB")
+    unknown = vm_row(replace(vm, host_resident_bytes=None), "web", None, NOW_NS)
+    assert (unknown.resident, unknown.used, unknown.overhead) == ("–", "–", "–")
 
 
 def test_host_memory_counts_the_rest_as_everything_else() -> None:
