@@ -25,6 +25,7 @@ from app.hypervisor.qemu.disks import is_lock_failure
 from app.hypervisor.qemu.ended import EndedVm
 from app.hypervisor.qemu.identity import resolve_identity
 from app.hypervisor.qemu.launch import Launch, console_drain, stderr_file
+from app.hypervisor.qemu.migration import MEMORY_BLOCK_BYTES
 from app.hypervisor.qemu.saved import SavedFiles
 from app.hypervisor.qemu.template import (
     QemuTemplate,

@@ -79,8 +79,6 @@ class QemuVm:
         self._resident: tuple[float, tuple[int, int]] | None = None
         self._is_closed = False
 
-    # What the port says.
-
     @property
     def spec(self) -> VmSpec:
         """What it was created from."""
@@ -149,8 +147,8 @@ class QemuVm:
         """Why QEMU holds the VM."""
         if self._is_full:
             return NO_SPACE
-        is_paused = self._run_state == "paused" and not self._is_held
-        return HELD if is_paused and not self._is_over else ""
+        is_theirs = self._run_state == "paused" and not (self._is_held or self._is_over)
+        return HELD if is_theirs else ""
 
     async def stop(self, reason: VmEndReason, *, grace_s: float) -> VmExit:
         """End it by quit, SIGTERM, SIGKILL."""
