@@ -36,6 +36,7 @@ from app.services.registry import ContainerRegistry
 from app.services.residency import ResidencySampler
 from app.services.stats import StatsService
 from app.services.supervisor import Supervisor
+from app.services.templates import TemplateShelf, TemplateView
 from app.settings import Settings
 from app.storage.ballast import Ballast
 from app.storage.scratch import ScratchDisks
@@ -85,11 +86,13 @@ async def run_engine(settings: Settings, machine: Machine) -> AsyncIterator[Serv
         stack.push_async_callback(machine.hypervisor.close)
         facts = await asyncio.to_thread(read_host_facts)
         accelerator = await machine.hypervisor.accelerator()
-        services, supervisor = _assemble(settings, machine, stores, facts, accelerator)
+        services, supervisor, templates = _assemble(settings, machine, stores, facts, accelerator)
         known_ids = {container.id for container in await services.containers.list()}
         for orphan in await stores.scratch.remove_orphans(known_ids):
             logger.warning("Scratch disk %s belonged to no container: removed", orphan)
-        await stack.enter_async_context(_background(supervisor, services, stores, settings))
+        await stack.enter_async_context(
+            _background(supervisor, templates, services, stores, settings)
+        )
         await services.events.note(EventType.HOST, "engine-start", "local", facts.name)
         yield services
 
@@ -100,7 +103,7 @@ def _assemble(
     stores: _Stores,
     facts: HostFacts,
     accelerator: Accelerator,
-) -> tuple[Services, Supervisor]:
+) -> tuple[Services, Supervisor, TemplateShelf]:
     feed = ChangeFeed()
     events = EventService(stores.database, feed)
     registry = ContainerRegistry(stores.database, events, feed, stores.ballast)
@@ -119,12 +122,21 @@ def _assemble(
         admission=admission,
         stop_grace_s=settings.stop_grace_s,
     )
+    templates = TemplateShelf(
+        machine.hypervisor,
+        machine.guest,
+        boot_timeout_s=settings.boot_timeout_s,
+        on_failure=lambda view: _tell_template_failed(events, view),
+        usual_vcpus=settings.default_vcpus or min(facts.cpus, 2),
+        is_off=not settings.templates,
+    )
     launcher = Launcher(
         hypervisor=machine.hypervisor,
         guest=machine.guest,
         images=stores.images,
         scratch=stores.scratch,
         admission=admission,
+        templates=templates,
         scratch_size_bytes=settings.scratch_size_bytes,
         spill_bytes=settings.log_spill_bytes,
     )
@@ -168,7 +180,7 @@ def _assemble(
         accounts=AccountService(stores.database),
         feed=feed,
     )
-    return services, supervisor
+    return services, supervisor, templates
 
 
 async def _open_stores(settings: Settings, stack: AsyncExitStack) -> _Stores:
@@ -204,6 +216,7 @@ def _keep(log_faults: asyncio.Queue[str], text: str) -> None:
 @asynccontextmanager
 async def _background(
     supervisor: Supervisor,
+    templates: TemplateShelf,
     services: Services,
     stores: _Stores,
     settings: Settings,
@@ -215,6 +228,7 @@ async def _background(
             group.create_task(supervisor.run(ready)),
             group.create_task(services.stats.run()),
             group.create_task(ResidencySampler(supervisor.memory_samplers).run()),
+            group.create_task(_keep_templates(templates, ready)),
             group.create_task(_upkeep(services, stores, settings)),
             group.create_task(_tell_log_faults(services, stores)),
             group.create_task(_keep_ballast(stores.ballast)),
@@ -226,6 +240,30 @@ async def _background(
         finally:
             for task in tasks:
                 task.cancel()
+
+
+async def _keep_templates(templates: TemplateShelf, ready: asyncio.Event) -> None:
+    """Begin with templates once it is known which VMs of an earlier engine run."""
+    await ready.wait()
+    await templates.run()
+
+
+async def _tell_template_failed(events: EventService, view: TemplateView) -> None:
+    """Write into the journal why starts boot, or did for a while."""
+    try:
+        await events.note(
+            EventType.HOST,
+            "template-failed",
+            "local",
+            "local",
+            attributes={
+                "error": view.reason,
+                "vcpus": str(view.vcpus),
+                "state": view.state.value,
+            },
+        )
+    except SlipwayError as error:
+        logger.warning("Event of a failed template: %s", error.message)
 
 
 async def _upkeep(services: Services, stores: _Stores, settings: Settings) -> None:

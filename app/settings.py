@@ -56,6 +56,10 @@ class Settings(BaseSettings):
     boot_timeout_s: float = Field(
         default=60.0, gt=0, description="Seconds a guest may take from power-on to its agent."
     )
+    templates: bool = Field(
+        default=True,
+        description="Start VMs as clones of one that was booted and saved; false boots each.",
+    )
     reclaim_idle_cache: bool = Field(
         default=True,
         description="Take page cache back from containers that have done nothing for a minute.",

@@ -4,15 +4,25 @@ import asyncio
 import contextlib
 import time
 from asyncio import StreamReader, StreamWriter
+from dataclasses import replace
 from pathlib import Path
 
-from app.core.errors import Conflict, DeadlineExceeded, NotFound, Unavailable
+from app.core.errors import (
+    Conflict,
+    CorruptData,
+    DeadlineExceeded,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
+from app.core.units import MIB
 from app.domain.vm import Accelerator, VmEndReason
 from app.hypervisor.fake_machine import FakeMachine, FakeMachineVm
-from app.hypervisor.port import Capabilities, DiskSpec, Vm, VmExit, VmSpec, VmStats
+from app.hypervisor.port import Capabilities, DiskSpec, Template, Vm, VmExit, VmSpec, VmStats
 from app.hypervisor.spec import check_disk, check_spec
 
 CHANNEL_DEADLINE_S = 5.0
+MEMORY_BLOCK_BYTES = 128 * MIB
 TCG = Accelerator("tcg", "a fake machine has no KVM")
 
 
@@ -100,6 +110,11 @@ class FakeVm:
             resident_bytes=self.spec.memory_bytes // 10,
         )
 
+    async def relabel(self, labels: dict[str, str]) -> None:
+        """Replace the labels on the machine."""
+        self._check_there()
+        self._vm.spec = replace(self._vm.spec, labels=dict(labels))
+
     async def is_paused(self) -> bool:
         """Whether the machine was told to pause it."""
         self._check_there()
@@ -160,14 +175,53 @@ class FakeVm:
             raise Unavailable(f"VM {self.spec.id} is gone: {self._vm.exit.detail}")
 
 
+class FakeTemplate:
+    """A saved VM of a FakeMachine: its spec is all that there is to it."""
+
+    def __init__(self, spec: VmSpec) -> None:
+        self.spec = spec
+        self.is_usable = True
+
+    @property
+    def key(self) -> str:
+        """Kernel, initrd, command line and shape."""
+        return repr(shape_of(self.spec))
+
+    @property
+    def memory_used_bytes(self) -> int:
+        """A tenth of its memory."""
+        return self.spec.memory_bytes // 10
+
+    async def close(self) -> None:
+        """No clones any more."""
+        self.is_usable = False
+
+
+def shape_of(spec: VmSpec) -> tuple[object, ...]:
+    """What a clone has in common with its template, its memory aside."""
+    return (spec.kernel, spec.initrd, spec.cmdline, spec.vcpus)
+
+
 class FakeHypervisor:
-    """Runs VMs on a FakeMachine."""
+    """Runs VMs on a FakeMachine.
+
+    Args:
+        machine: Stays when this engine's hypervisor is closed.
+        accelerator: What it claims to run on.
+        can_clone: Whether it has templates.
+    """
 
     name = "fake"
-    capabilities = Capabilities(disk_hot_add=True, snapshot=False, memory_block_bytes=0)
 
-    def __init__(self, machine: FakeMachine, *, accelerator: Accelerator = TCG) -> None:
+    def __init__(
+        self, machine: FakeMachine, *, accelerator: Accelerator = TCG, can_clone: bool = False
+    ) -> None:
         self.machine = machine
+        self.capabilities = Capabilities(
+            disk_hot_add=True,
+            snapshot=can_clone,
+            memory_block_bytes=MEMORY_BLOCK_BYTES if can_clone else 0,
+        )
         self._accelerator = accelerator
         self._vms: dict[str, FakeVm] = {}
         self._creating: set[str] = set()
@@ -193,6 +247,37 @@ class FakeHypervisor:
             self._creating.discard(spec.id)
         self._vms[spec.id] = vm
         return vm
+
+    async def save_template(self, vm: Vm) -> Template:
+        """Keep the spec and end the VM."""
+        self.check_open()
+        if not vm.spec.for_template:
+            await vm.stop(VmEndReason.STOPPED, grace_s=0)
+            await vm.discard()
+            raise InvalidArgument(f"VM {vm.spec.id} was not created for a template")
+        await vm.stop(VmEndReason.STOPPED, grace_s=0)
+        await vm.discard()
+        return FakeTemplate(vm.spec)
+
+    async def clone(self, template: Template, spec: VmSpec) -> Vm:
+        """Begin a VM whose guest starts anew: the machine's guests keep nothing in memory."""
+        self.check_open()
+        extra_bytes = spec.memory_bytes - template.spec.memory_bytes
+        if spec.for_template or shape_of(spec) != shape_of(template.spec):
+            raise InvalidArgument(f"VM {spec.id} does not have the shape of its template")
+        if extra_bytes < 0 or extra_bytes % MEMORY_BLOCK_BYTES:
+            raise InvalidArgument(
+                f"VM {spec.id}: memory above the template's comes in blocks of "
+                f"{MEMORY_BLOCK_BYTES // MIB} MiB"
+            )
+        if not isinstance(template, FakeTemplate) or not template.is_usable:
+            raise CorruptData("The template can't be used any more")
+        return await self.create(spec)
+
+    async def regain_templates(self) -> list[Template]:
+        """None: the machine's VMs hold no templates."""
+        self.check_open()
+        return []
 
     async def adopt(self) -> list[Vm]:
         """Take hold of everything on the machine."""

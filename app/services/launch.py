@@ -5,15 +5,20 @@ Steps are ordered so that each is undone by the one function that ends a run: `V
 """
 
 import asyncio
+import contextlib
+import logging
 import secrets
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from app.core.errors import CorruptData, DeadlineExceeded, SlipwayError
 from app.core.ids import new_vm_id
 from app.domain.container import Container
 from app.domain.container_config import ProcessPlan, plan_process
 from app.domain.image import Image
-from app.domain.sizing import VmSize
+from app.domain.sizing import BASE_MEMORY_BYTES, VmSize
+from app.domain.vm import StartPath
 from app.guest.agent_types import ContainerSpec, GuestFile, Limits, ProcessSpec
 from app.guest.capabilities import capability_mask, capability_names
 from app.guest.image import GuestImage
@@ -22,11 +27,15 @@ from app.hypervisor.port import DiskSpec, Hypervisor, Vm, VmSpec
 from app.oci.store import ImageStore
 from app.services.admission import Admission
 from app.services.run import OUTPUT_STREAM_ID, STDIN_STREAM_ID, Run
+from app.services.templates import TemplateShelf
 from app.storage.scratch import ScratchDisks
+
+logger = logging.getLogger(__name__)
 
 SCRATCH_SERIAL = "scratch"
 CONTAINER_LABEL = "container"
 ENTROPY_BYTES = 64
+CLONE_TIMEOUT_S = 20.0  # its agent answers within 0.1 s on a quiet host
 CPU_PERIOD_US = 100_000
 SHM_BYTES = 64 * 1024 * 1024  # Docker's default
 # Docker's defaults (moby, oci/defaults.go): what a container must not see or change in /proc, /sys.
@@ -74,6 +83,7 @@ class Launcher:
         images: ImageStore,
         scratch: ScratchDisks,
         admission: Admission,
+        templates: TemplateShelf,
         scratch_size_bytes: int,
         spill_bytes: int,
     ) -> None:
@@ -82,6 +92,7 @@ class Launcher:
         self._images = images
         self._scratch = scratch
         self._admission = admission
+        self._templates = templates
         self._scratch_size_bytes = scratch_size_bytes
         self._spill_bytes = spill_bytes
 
@@ -101,8 +112,10 @@ class Launcher:
         )
         return Blueprint(container, image, plan, size, hostname)
 
-    async def power_on(self, blueprint: Blueprint) -> Vm:
-        """Make the disks and start the VM; after a failure no VM is left.
+    async def power_on(self, blueprint: Blueprint) -> tuple[Vm, StartPath]:
+        """Make the disks and start the VM, as a clone if there is a template for its vCPUs.
+
+        After a failure no VM is left.
 
         Raises:
             SlipwayError: Of the image store, the scratch disk or the hypervisor.
@@ -116,18 +129,34 @@ class Launcher:
             DiskSpec(serial=_layer_serial(position), path=path, read_only=True)
             for position, path in enumerate(layers)
         ]
-        return await self._hypervisor.create(
-            VmSpec(
-                id=new_vm_id(),
-                vcpus=blueprint.size.vcpus,
-                memory_bytes=blueprint.size.memory_bytes,
-                kernel=self._guest.kernel,
-                initrd=self._guest.initrd,
-                cmdline=self._guest.cmdline,
-                disks=(*disks, DiskSpec(serial=SCRATCH_SERIAL, path=scratch, read_only=False)),
-                labels={CONTAINER_LABEL: container.id},
-            )
+        spec = VmSpec(
+            id=new_vm_id(),
+            vcpus=blueprint.size.vcpus,
+            memory_bytes=blueprint.size.memory_bytes,
+            kernel=self._guest.kernel,
+            initrd=self._guest.initrd,
+            cmdline=self._guest.cmdline,
+            disks=(*disks, DiskSpec(serial=SCRATCH_SERIAL, path=scratch, read_only=False)),
+            labels={CONTAINER_LABEL: container.id},
         )
+        vm = await self._clone(spec)
+        if vm is not None:
+            return vm, StartPath.CLONE
+        return await self._hypervisor.create(spec), StartPath.BOOT
+
+    async def _clone(self, spec: VmSpec) -> Vm | None:
+        """A clone; None if there is no template for it, or cloning failed: then a boot helps."""
+        template = self._templates.take(spec.vcpus)
+        if template is None:
+            return None
+        try:
+            return await self._hypervisor.clone(template, spec)
+        except CorruptData as error:
+            await self._templates.drop(template, error)
+            logger.warning("VM %s boots, its template is of no use: %s", spec.id, error.message)
+        except SlipwayError as error:
+            logger.warning("VM %s boots, it could not be cloned: %s", spec.id, error.message)
+        return None
 
     async def prepare(self, run: Run, blueprint: Blueprint, *, boot_timeout_s: float) -> None:
         """Wait for the agent and create the container in the guest; its process waits for START.
@@ -135,15 +164,26 @@ class Launcher:
         Raises:
             SlipwayError: The guest did not come up, or refused.
         """
-        hello = await run.channel.connected(boot_timeout_s)
+        is_clone = run.start_path is StartPath.CLONE
+        try:
+            hello = await run.channel.connected(CLONE_TIMEOUT_S if is_clone else boot_timeout_s)
+        except DeadlineExceeded as error:
+            if is_clone and (template := self._templates.take(run.vm.spec.vcpus)) is not None:
+                await self._templates.drop(template, error)
+            raise
         run.note_boot(hello)
         began_s = time.monotonic()
-        await run.agent.set_clock(time.time_ns())
+        # Before all else: a clone has its template's random numbers and time until then.
         await run.agent.seed_entropy(secrets.token_bytes(ENTROPY_BYTES))
+        await run.agent.set_clock(time.time_ns())
         run.note_stage("clock and entropy", time.monotonic() - began_s)
-        began_s = time.monotonic()
-        created = await run.agent.create(self._describe(blueprint))
-        run.note_guest_stages(created.stages, time.monotonic() - began_s)
+        async with _memory_online(run, is_needed=is_clone):
+            began_s = time.monotonic()
+            created = await run.agent.create(self._describe(blueprint))
+            run.note_guest_stages(created.stages, time.monotonic() - began_s)
+            began_s = time.monotonic()
+        if is_clone:
+            run.note_stage("memory", time.monotonic() - began_s)
 
     def _describe(self, blueprint: Blueprint) -> ContainerSpec:
         config = blueprint.container.config
@@ -181,6 +221,26 @@ class Launcher:
                 no_new_privileges=config.no_new_privileges,
             ),
         )
+
+
+@contextlib.asynccontextmanager
+async def _memory_online(run: Run, *, is_needed: bool) -> AsyncIterator[None]:
+    """Meanwhile the guest puts a clone's memory above its template's online; at the end it is.
+
+    Raises:
+        SlipwayError: The guest does not get it online.
+    """
+    memory_bytes = run.vm.spec.memory_bytes
+    if not is_needed or memory_bytes <= BASE_MEMORY_BYTES:
+        yield
+        return
+    waiting = asyncio.create_task(run.agent.await_memory(memory_bytes))
+    try:
+        yield
+        await waiting
+    finally:
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
 
 
 def _layer_serial(position: int) -> str:

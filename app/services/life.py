@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from app.core.errors import GuestFailed, SlipwayError
 from app.domain.container import Container, ContainerState
 from app.domain.restart import next_delay_s
-from app.domain.vm import VmEndReason
+from app.domain.vm import StartPath, VmEndReason
 from app.guest.agent import INIT_PROCESS_ID
 from app.guest.hello import HelloInfo
 from app.guest.protocol import Direction, ProcessState
@@ -100,14 +100,21 @@ class Life:
 
     async def _one_run(self, container: Container, adopted: Vm | None) -> Container:
         blueprint: Blueprint | None = None
+        start_path: StartPath | None = None
         vm = adopted
         try:
             if vm is None:
                 blueprint = await self._parts.launcher.draw_up(container)
-                vm = await self._parts.launcher.power_on(blueprint)
+                vm, start_path = await self._parts.launcher.power_on(blueprint)
         except SlipwayError as error:
             return await self._start_failed(error)
-        run = Run(container.id, vm, self._recorder.observer(), booting=adopted is None)
+        run = Run(
+            container.id,
+            vm,
+            self._recorder.observer(),
+            booting=adopted is None,
+            start_path=start_path,
+        )
         run.is_started = adopted is not None and container.state is not ContainerState.STARTING
         self.run, self.vm = run, vm
         try:

@@ -64,7 +64,14 @@ class LifeRecorder:
             lambda before: rules.started(
                 before, pid=run.vm.pid, at_ns=time.time_ns(), boot_stages=stages
             ),
-            Happening("start", attributes={"boot_ms": f"{total_ms:.0f}", "vm": run.vm.spec.id}),
+            Happening(
+                "start",
+                attributes={
+                    "boot_ms": f"{total_ms:.0f}",
+                    "vm": run.vm.spec.id,
+                    "path": str(run.start_path or ""),
+                },
+            ),
         )
 
     async def exit_seen(self, seen: ProcessExited) -> None:

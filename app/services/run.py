@@ -12,6 +12,7 @@ from app.domain.vm import (
     SILENT_KILL_AFTER_S,
     UNRESPONSIVE_AFTER_S,
     BootStage,
+    StartPath,
     VmEndReason,
     VmRecord,
     VmState,
@@ -52,10 +53,19 @@ class Run:
         init_exit: How it ended, once it has.
         fault: What the guest did against the contract, for which it was ended.
         stdin: Its input, if it has one.
+        start_path: How it came to its VM; None for an adopted one.
         host_memory: What the host gave its VM when that was last sampled.
     """
 
-    def __init__(self, container_id: str, vm: Vm, observer: RunObserver, *, booting: bool) -> None:
+    def __init__(
+        self,
+        container_id: str,
+        vm: Vm,
+        observer: RunObserver,
+        *,
+        booting: bool,
+        start_path: StartPath | None = None,
+    ) -> None:
         self.container_id = container_id
         self.vm = vm
         self.channel = GuestChannel(vm.open_channel, name=vm.spec.id)
@@ -65,6 +75,7 @@ class Run:
         self.is_started = False
         self.fault: SlipwayError | None = None
         self.stdin: InputStream | None = None
+        self.start_path = start_path
         self.host_memory: VmStats | None = None
         self._booting = booting
         self._powering_off = False
@@ -92,6 +103,7 @@ class Run:
             pid=self.vm.pid,
             started_at_ns=self.vm.started_at_ns,
             boot_stages=self.boot_stages,
+            start_path=self.start_path,
             last_heard_at_ns=None if self._booting else time.time_ns() - silent_ns,
             host_resident_bytes=self._host_bytes()[0],
             host_template_bytes=self._host_bytes()[1],
@@ -107,9 +119,14 @@ class Run:
     def note_boot(self, hello: HelloInfo) -> None:
         """The agent of a VM that this engine started has said hello: reckon the boot's stages.
 
-        The guest counts from its kernel's first moment; before were the VMM and its firmware.
+        The guest counts from its kernel's first moment; before were the VMM and its firmware. A
+        clone's kernel began with the template.
         """
         total_ms = (time.time_ns() - self.vm.started_at_ns) / 1e6
+        if self.start_path is StartPath.CLONE:
+            self.boot_stages = (BootStage("clone", total_ms),)
+            self.note_hello(hello)
+            return
         before_kernel_ms = max(total_ms - hello.uptime_ns / 1e6, 0.0)
         self.boot_stages = (BootStage("vmm and firmware", before_kernel_ms),)
         self.boot_stages += _durations(hello.stages, since_ns=0)

@@ -66,6 +66,8 @@ class TemplateShelf:
         guest: What they boot.
         boot_timeout_s: How long a guest may take until its agent answers.
         on_failure: Told of every build that failed and every template that was dropped.
+        usual_vcpus: Made without being asked for.
+        is_off: There shall be none: starts boot.
     """
 
     def __init__(
@@ -75,11 +77,15 @@ class TemplateShelf:
         *,
         boot_timeout_s: float,
         on_failure: OnFailure,
+        usual_vcpus: int | None = None,
+        is_off: bool = False,
     ) -> None:
         self._hypervisor = hypervisor
         self._guest = guest
         self._boot_timeout_s = boot_timeout_s
         self._on_failure = on_failure
+        self._usual_vcpus = usual_vcpus
+        self._is_off = is_off or not hypervisor.capabilities.snapshot
         self._places: dict[int, _Place] = {}  # in the order in which they were last asked for
         self._wanted = asyncio.Event()
 
@@ -89,7 +95,7 @@ class TemplateShelf:
 
     def take(self, vcpus: int) -> Template | None:
         """The template for a clone; None if there is none now, and then it is made meanwhile."""
-        if not self._hypervisor.capabilities.snapshot:
+        if self._is_off:
             return None
         place = self._places.pop(vcpus, None)
         if place is None:
@@ -119,6 +125,8 @@ class TemplateShelf:
         """
         try:
             await self._regain()
+            if self._usual_vcpus is not None:
+                self.take(self._usual_vcpus)
             while True:
                 await self._wanted.wait()
                 self._wanted.clear()
@@ -133,7 +141,7 @@ class TemplateShelf:
             self._places.clear()
 
     async def _regain(self) -> None:
-        if not self._hypervisor.capabilities.snapshot:
+        if self._is_off:
             return
         try:
             regained = await self._hypervisor.regain_templates()
