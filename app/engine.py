@@ -170,6 +170,7 @@ def _assemble(
             registry=registry,
             images=stores.images,
             supervisor=supervisor,
+            templates=templates,
         ),
         stats=StatsService(
             supervisor.samplers,

@@ -1,5 +1,6 @@
 """/api/v1/hosts and /api/v1/vms."""
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Self
 
@@ -12,6 +13,7 @@ from app.api.schemas import BootStageView, moment
 from app.core.errors import NotFound
 from app.domain.vm import StartPath, VmRecord, VmState
 from app.services.hosts import HostView
+from app.services.templates import TemplateState
 
 router = APIRouter()
 
@@ -58,6 +60,15 @@ class VmView(BaseModel):
         )
 
 
+class TemplateDocument(BaseModel):
+    """A saved VM that starts are cloned from; while there is none they boot a kernel."""
+
+    vcpus: int
+    state: TemplateState
+    reason: str = Field(description="Why it failed, or is made again; empty otherwise.")
+    memory_used_bytes: int = Field(description="Host memory that all its clones share.")
+
+
 class HostDocument(BaseModel):
     """A host; this release has the one that the engine runs on, `local`."""
 
@@ -82,6 +93,7 @@ class HostDocument(BaseModel):
     containers_running: int
     containers_total: int
     images_total: int
+    templates: list[TemplateDocument]
 
     @classmethod
     def of(cls, host: HostView) -> Self:
@@ -92,12 +104,14 @@ class HostDocument(BaseModel):
             "accelerator",
             "accelerator_reason",
             "accelerator_boot_ms",
+            "templates",
         }
         return cls(
             started=moment(host.started_at_ns),
             accelerator=host.accelerator.name,
             accelerator_reason=host.accelerator.reason,
             accelerator_boot_ms=host.accelerator.boot_ms,
+            templates=[TemplateDocument(**asdict(view)) for view in host.templates],
             **{name: getattr(host, name) for name in names},
         )
 

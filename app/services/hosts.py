@@ -15,6 +15,7 @@ from app.oci.store import ImageStore
 from app.services.admission import read_memory
 from app.services.registry import ContainerRegistry
 from app.services.supervisor import Supervisor
+from app.services.templates import TemplateShelf, TemplateView
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class HostView:
     containers_running: int
     containers_total: int
     images_total: int
+    templates: tuple[TemplateView, ...]
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class HostService:
         registry: ContainerRegistry,
         images: ImageStore,
         supervisor: Supervisor,
+        templates: TemplateShelf,
     ) -> None:
         self._facts = facts
         self._data_dir = data_dir
@@ -108,6 +111,7 @@ class HostService:
         self._registry = registry
         self._images = images
         self._supervisor = supervisor
+        self._templates = templates
         self._started_at_ns = time.time_ns()
 
     async def host(self) -> HostView:
@@ -138,6 +142,7 @@ class HostService:
             containers_running=sum(each.is_live for each in containers),
             containers_total=len(containers),
             images_total=len(self._images.list_images()),
+            templates=self._templates.views(),
         )
 
     async def vms(self) -> list[VmRecord]:

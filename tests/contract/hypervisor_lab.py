@@ -117,7 +117,7 @@ class FakeLab(AbstractAsyncContextManager["FakeLab"]):
         await self.machine.__aexit__()
 
     def engine(self) -> Hypervisor:
-        hypervisor = FakeHypervisor(self.machine)
+        hypervisor = FakeHypervisor(self.machine, can_clone=True)
         self._engines.append(hypervisor)
         return hypervisor
 

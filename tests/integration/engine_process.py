@@ -11,7 +11,7 @@ import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import httpx2
 
@@ -165,6 +165,15 @@ class EngineProcess:
         answer = await self.client.request(method, path, **options)
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
+
+    async def until_template(self) -> Json:
+        """Wait until starts are clones; gives the template as shown."""
+        async with asyncio.timeout(60):
+            while True:
+                for template in (await self.call("GET", "/hosts/local"))["templates"]:
+                    if template["state"] == "ready":
+                        return cast(Json, template)
+                await asyncio.sleep(0.05)
 
     async def launch(self, *command: str, **more: object) -> Json:
         """Create and start a container of the starter image."""

@@ -234,6 +234,7 @@ class FakeHosts:
             containers_running=sum(one.is_live for one in containers),
             containers_total=len(containers),
             images_total=len(self._images.all),
+            templates=(),
         )
 
     async def vms(self) -> list[VmRecord]:

@@ -1,0 +1,179 @@
+"""Templates and clones, by every hypervisor alike."""
+
+import asyncio
+import mmap
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from app.core.errors import CorruptData, InvalidArgument
+from app.core.ids import new_vm_id
+from app.domain.vm import VmEndReason
+from app.hypervisor.port import DiskSpec, Hypervisor, Template, Vm, VmSpec
+from tests.contract.hypervisor_lab import MIB, FakeLab, Lab, Talk, make_image
+from tests.contract.qemu_lab import QemuLab
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(params=["fake", pytest.param("qemu", marks=pytest.mark.qemu)])
+async def lab(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Lab]:
+    async with AsyncExitStack() as stack:
+        made: FakeLab | QemuLab
+        if request.param == "fake":
+            made = FakeLab(tmp_path)
+        else:
+            made = QemuLab(tmp_path, request.getfixturevalue("guest_files"))
+        yield await stack.enter_async_context(made)
+    left = await made.leftovers()
+    assert not [name for name in left if name.startswith("vm ")]
+
+
+@pytest.fixture
+async def hypervisor(lab: Lab) -> AsyncIterator[Hypervisor]:
+    engine = lab.engine()
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture
+async def template(lab: Lab, hypervisor: Hypervisor) -> AsyncIterator[Template]:
+    vm = await hypervisor.create(replace(lab.spec(), for_template=True))
+    async with Talk(vm) as talk:
+        assert await talk.ask("echo up") == "up"
+    saved = await hypervisor.save_template(vm)
+    yield saved
+    await saved.close()
+
+
+def clone_spec(template: Template, **changes: object) -> VmSpec:
+    return replace(
+        template.spec,
+        **{"id": new_vm_id(), "for_template": False, "labels": {"container": "abc"}} | changes,
+    )
+
+
+async def end(*vms: Vm) -> None:
+    for vm in vms:
+        await vm.stop(VmEndReason.STOPPED, grace_s=5)
+        await vm.discard()
+
+
+async def test_saved_vm_is_gone_and_clones_answer(
+    hypervisor: Hypervisor, template: Template
+) -> None:
+    assert await hypervisor.adopt() == []
+    assert template.memory_used_bytes > 0
+    one = await hypervisor.clone(template, clone_spec(template))
+    other = await hypervisor.clone(template, clone_spec(template))
+    for vm in (one, other):
+        assert (vm.pause_reason, await vm.is_paused()) == ("", False)
+        async with Talk(vm) as talk:
+            assert await talk.ask("echo here") == "here"
+    await end(one, other)
+
+
+async def test_disks_and_memory_are_there_when_the_clone_runs_on(
+    hypervisor: Hypervisor, template: Template, tmp_path: Path
+) -> None:
+    image = make_image(tmp_path, "layer", text="the layer")
+    memory_bytes = template.spec.memory_bytes + hypervisor.capabilities.memory_block_bytes
+    spec = clone_spec(
+        template, memory_bytes=memory_bytes, disks=(DiskSpec("layer-0", image, read_only=True),)
+    )
+    vm = await hypervisor.clone(template, spec)
+    assert vm.spec == spec
+    async with Talk(vm) as talk:
+        assert (await talk.wait_disks("layer-0"))["layer-0"][1] == "ro"
+        assert await talk.ask("read layer-0") == "block the layer"
+    await vm.detach_disk("layer-0")
+    await end(vm)
+
+
+async def test_clone_of_another_shape_is_refused(
+    hypervisor: Hypervisor, template: Template
+) -> None:
+    memory_bytes = template.spec.memory_bytes
+    for changes in (
+        {"vcpus": 2},
+        {"cmdline": "other"},
+        {"memory_bytes": memory_bytes - 2 * MIB},
+        {"memory_bytes": memory_bytes + 2 * MIB},
+        {"for_template": True},
+    ):
+        with pytest.raises(InvalidArgument):
+            await hypervisor.clone(template, clone_spec(template, **changes))
+    assert await hypervisor.adopt() == []
+
+
+async def test_closed_template_makes_no_clones(hypervisor: Hypervisor, template: Template) -> None:
+    vm = await hypervisor.clone(template, clone_spec(template))
+    await template.close()
+    with pytest.raises(CorruptData):
+        await hypervisor.clone(template, clone_spec(template))
+    async with Talk(vm) as talk:
+        assert await talk.ask("echo goes on") == "goes on"
+    await end(vm)
+
+
+async def test_only_what_was_made_for_it_is_saved(lab: Lab, hypervisor: Hypervisor) -> None:
+    vm = await hypervisor.create(lab.spec())
+    with pytest.raises(InvalidArgument):
+        await hypervisor.save_template(vm)
+    assert await hypervisor.adopt() == []
+
+
+async def test_new_labels_are_found_by_the_next_engine(
+    lab: Lab, hypervisor: Hypervisor, template: Template
+) -> None:
+    vm = await hypervisor.clone(template, clone_spec(template, labels={"pool": "1"}))
+    await vm.relabel({"container": "claimed"})
+    await hypervisor.close()
+    engine = lab.engine()
+    [adopted] = await engine.adopt()
+    assert adopted.spec.labels == {"container": "claimed"}
+    async with Talk(adopted) as talk:
+        assert await talk.ask("echo still here") == "still here"
+    await end(adopted)
+
+
+async def test_cancelled_clone_leaves_nothing(hypervisor: Hypervisor, template: Template) -> None:
+    cloning = asyncio.create_task(hypervisor.clone(template, clone_spec(template)))
+    await asyncio.sleep(0)
+    cloning.cancel()
+    await asyncio.wait({cloning})
+    if not cloning.cancelled():
+        await end(cloning.result())
+    assert await hypervisor.adopt() == []
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("lab", ["qemu"], indirect=True)
+async def test_nobody_with_a_descriptor_can_change_the_template(
+    hypervisor: Hypervisor, template: Template
+) -> None:
+    vm = await hypervisor.clone(template, clone_spec(template))
+    files = [
+        entry
+        for entry in Path(f"/proc/{vm.pid}/fd").iterdir()
+        if str(entry.readlink()).startswith(("/memfd:slipway-template", "/memfd:slipway-state"))
+    ]
+    assert len(files) >= 2
+    for path in files:
+        fd = os.open(path, os.O_RDWR)
+        try:
+            with pytest.raises(PermissionError):
+                os.pwrite(fd, b"x", 0)
+            with pytest.raises(PermissionError):
+                os.ftruncate(fd, 0)
+            with pytest.raises(PermissionError):
+                mmap.mmap(fd, 4096, mmap.MAP_SHARED, mmap.PROT_WRITE)
+            with pytest.raises(PermissionError):
+                os.posix_fallocate(fd, 0, 1 << 40)
+        finally:
+            os.close(fd)
+    await end(vm)
