@@ -252,8 +252,6 @@ class FakeHypervisor:
         """Keep the spec and end the VM."""
         self.check_open()
         if not vm.spec.for_template:
-            await vm.stop(VmEndReason.STOPPED, grace_s=0)
-            await vm.discard()
             raise InvalidArgument(f"VM {vm.spec.id} was not created for a template")
         await vm.stop(VmEndReason.STOPPED, grace_s=0)
         await vm.discard()

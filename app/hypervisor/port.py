@@ -287,10 +287,10 @@ class Hypervisor(Protocol):
         """Save a VM that was created `for_template`, and end it.
 
         Its channel is closed, and its agent has been asked to be ready for it. Whatever happens
-        the VM is ended and its run directory gone afterwards.
+        it is ended and its run directory gone afterwards.
 
         Raises:
-            InvalidArgument: The VM was not created `for_template`.
+            InvalidArgument: The VM was not created `for_template`; it runs on.
             Unavailable: The hypervisor refused; its own words are in the message.
             DeadlineExceeded: It did not answer.
             ResourceExhausted: The host is out of memory.

@@ -157,7 +157,7 @@ async def test_guest_that_frees_and_overwrites_all_changes_nobody_else(
         )
         async with asyncio.timeout(BACK_WITHIN_S):
             # QEMU says so each time that it was not let punch a hole into the template.
-            while not (complaints.exists() and "discard" in complaints.read_text()):
+            while not (complaints.exists() and "discard" in complaints.read_text()):  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
         after = [template_sha256(attacker["pid"])]
         after += [await asyncio.to_thread(memory_sha256, pid) for pid in siblings]
@@ -182,7 +182,8 @@ def template_sha256(pid: int) -> str:
 def memory_sha256(pid: int) -> str:
     """A clone's own view of the memory that began as the template's."""
     digest = hashlib.sha256()
-    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+    process = Path(f"/proc/{pid}")
+    with (process / "maps").open() as maps, (process / "mem").open("rb", buffering=0) as memory:
         for line in maps:
             if TEMPLATE_FILE in line:
                 first, last = (int(number, 16) for number in line.split()[0].split("-"))

@@ -104,7 +104,7 @@ class SavedFiles:
                 fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS == SEALS
                 for fd in (self.memory_fd, self.state_fd)
             )
-        except OSError:
+        except (OSError, ValueError):  # ValueError: closed, there is no descriptor
             return False
 
     @property
