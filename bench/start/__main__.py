@@ -12,7 +12,8 @@ from collections import defaultdict
 
 from bench.engines import Engine, docker, slipway
 
-DEFAULT_RUNS = 5
+DEFAULT_RUNS = 20
+TEMPLATE_DEADLINE_S = 60
 
 
 def report(name: str, values_ms: list[float], **more: object) -> None:
@@ -39,8 +40,21 @@ async def launch_once(engine: Engine) -> tuple[float, dict[str, float]]:
     async with engine.client.stream("GET", f"{path}/logs", params={"follow": True}) as log:
         assert "hello" in await anext(log.aiter_lines())
     total_ms = (time.monotonic() - began_s) * 1000
+    vm = (await engine.client.get(f"/vms/{created['vm_id']}")).json()
+    assert vm["start_path"] == "clone", vm["start_path"]
     await engine.client.delete(path, params={"force": True})
     return total_ms, {stage["name"]: stage["duration_ms"] for stage in created["boot_stages"]}
+
+
+async def until_template(engine: Engine) -> dict[str, object]:
+    """Wait until starts are clones; gives the host's document."""
+    async with asyncio.timeout(TEMPLATE_DEADLINE_S):
+        while True:
+            host: dict[str, object] = (await engine.client.get("/hosts/local")).json()
+            templates = host["templates"]
+            if isinstance(templates, list) and any(one["state"] == "ready" for one in templates):
+                return host
+            await asyncio.sleep(0.1)
 
 
 async def docker_once(env: dict[str, str]) -> float:
@@ -60,7 +74,7 @@ async def docker_once(env: dict[str, str]) -> float:
 async def main(runs: int) -> None:
     """Measure in turn, after a warm-up of each."""
     async with slipway() as engine, docker() as env:
-        host = (await engine.client.get("/hosts/local")).json()
+        host = await until_template(engine)
         ours: list[float] = []
         theirs: list[float] = []
         stages: defaultdict[str, list[float]] = defaultdict(list)
