@@ -22,8 +22,8 @@ MACHINE = "pc,hpet=off,vmport=off,smm=off,i8042=off,usb=off,dump-guest-core=off"
 TCG_CPU = "max,-erms,-fsrm,-la57"
 KVM_CPU = "host"
 TCG_CACHE_MIB = 64
-# It does not boot, and what it translates stays resident; with 16 MiB the cache is thrown away in the
-# midst of a start, which then takes 0.18 s longer.
+# It does not boot, and what it translates stays resident; 16 MiB are thrown away in the midst of a
+# start, which then takes 0.18 s longer.
 CLONE_TCG_CACHE_MIB = 32
 MAX_MEMORY_BYTES = 64 * GIB  # of a clone with what is plugged; the guest sizes tables by it
 
