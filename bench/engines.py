@@ -10,7 +10,7 @@ import socket
 import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +53,12 @@ async def _until_in_file(log: Path, pattern: str, process: Process) -> str:
 
 
 @asynccontextmanager
-async def slipway() -> AsyncIterator[Engine]:
-    """A Slipway on a free port; SLIPWAY_BENCH_GUEST names a guest cache to use again."""
+async def slipway(settings: Mapping[str, str] | None = None) -> AsyncIterator[Engine]:
+    """A Slipway on a free port; SLIPWAY_BENCH_GUEST names a guest cache to use again.
+
+    Args:
+        settings: More environment variables for it.
+    """
     with tempfile.TemporaryDirectory(prefix="slipway-bench-") as root:
         data_dir = Path(root) / "data"
         data_dir.mkdir(mode=0o700)
@@ -63,6 +67,7 @@ async def slipway() -> AsyncIterator[Engine]:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
         env = os.environ | {"SLIPWAY_DATA_DIR": str(data_dir), "SLIPWAY_PORT": str(port)}
+        env |= settings or {}
         log = Path(root) / "log"
         with log.open("wb") as file:
             process = await asyncio.create_subprocess_exec(
@@ -87,7 +92,11 @@ async def slipway() -> AsyncIterator[Engine]:
 async def _stop(process: Process) -> None:
     if process.returncode is None:
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(STOP_TIMEOUT_S):
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
             await process.wait()
 
 
