@@ -39,8 +39,13 @@ def test_run_that_leaves_nothing_reports_nothing(tmp_path: Path) -> None:
 
 
 def test_orphan_in_a_session_of_its_own_is_reported_and_ended(tmp_path: Path) -> None:
-    body = """
-        subprocess.run(["sh", "-c", "setsid sleep 61.5 & exit 0"])
+    # It has no command line for a moment while it becomes another program.
+    body = r"""
+        script = (
+            "setsid sleep 61.5 & "
+            "until [ \"$(tr '\\0' ' ' < /proc/$!/cmdline)\" = 'sleep 61.5 ' ]; do :; done"
+        )
+        subprocess.run(["sh", "-c", script], timeout=20)
         print(count(directory, directory).since(before))
         end_descendants()
         import os
