@@ -13,6 +13,8 @@
 #include "disks.h"
 
 #define BASE "/m" /* short: the overlay's options must fit into a page */
+#define OPEN_TIMEOUT_NS 5000000000ull
+#define OPEN_POLL_US 500
 #define DISK_TIMEOUT_MS 10000
 #define MOUNT_OPTIONS_BYTES 4096
 
@@ -42,13 +44,28 @@ int make_directories(const char *path)
 	return 0;
 }
 
+/* A plugged disk is in sysfs for a moment before it can be opened (Linux, block/genhd.c,
+ * device_add_disk); until then the kernel answers ENXIO. */
+static int mount_once_open(const char *at, const char *type, unsigned long flags,
+			   const char *options)
+{
+	uint64_t deadline_ns = clock_ns(CLOCK_MONOTONIC) + OPEN_TIMEOUT_NS;
+
+	while (mount("disk", at, type, flags, options)) {
+		if (errno != ENXIO || clock_ns(CLOCK_MONOTONIC) >= deadline_ns)
+			return -1;
+		usleep(OPEN_POLL_US);
+	}
+	return 0;
+}
+
 static void mount_disk(const struct launch *l, const struct disk *d, const char *at,
 		       const char *type, unsigned long flags, const char *options)
 {
 	make(l, at);
 	if (mknod("disk", S_IFBLK | 0600, d->device))
 		child_fail(l, errno, "mknod for disk %s: %m", d->serial);
-	if (mount("disk", at, type, flags, options))
+	if (mount_once_open(at, type, flags, options))
 		child_fail(l, errno, "disk %s can't be mounted as %s: %m", d->serial, type);
 	unlink("disk");
 }
