@@ -7,9 +7,11 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "boot.h"
+#include "console.h"
 #include "disks.h"
 
 #define BASE "/m" /* short: the overlay's options must fit into a page */
