@@ -6,7 +6,7 @@ Only this module commits. A transaction is short and never waits for a VM, a gue
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import NewType
 
@@ -69,7 +69,7 @@ class Database:
             raise database_fault(error, str(self.path)) from error
         engine = create_async_engine(
             URL.create("sqlite+aiosqlite", database=str(self.path)),
-            connect_args={"isolation_level": None},
+            connect_args={"isolation_level": None, "factory": _RollingBack},
         )
         install_sqlite_rules(engine.sync_engine)
         self._engine = engine
@@ -129,6 +129,21 @@ class Database:
             raise database_fault(error, str(self.path)) from error
         finally:
             self._writer_lock.release()
+
+
+class _RollingBack(sqlite3.Connection):
+    """Ends its transaction when it is closed.
+
+    A connection whose statement was cancelled is closed while a cursor of it is still held, by the
+    traceback for one. SQLite then keeps it, and its write lock, until the cursor is gone
+    (sqlite3_close_v2).
+    """
+
+    def close(self) -> None:
+        with suppress(sqlite3.Error):
+            if self.in_transaction:
+                self.execute("ROLLBACK")
+        super().close()
 
 
 def _probe(path: Path) -> None:
