@@ -137,6 +137,7 @@ def _assemble(
         scratch=stores.scratch,
         admission=admission,
         templates=templates,
+        host_cpus=facts.cpus,
         scratch_size_bytes=settings.scratch_size_bytes,
         spill_bytes=settings.log_spill_bytes,
     )

@@ -15,7 +15,7 @@ LAYER_BYTES = MIB  # a disk and its mount, measured with 127 layers
 # A template has the base; what a VM has above it is plugged into the clone in whole blocks. A VM
 # that is booted for its container gets the same sizes, so that the path can't be told from inside.
 BASE_MEMORY_BYTES = 256 * MIB
-MEMORY_BLOCK_BYTES = 128 * MIB
+MEMORY_BLOCK_BYTES = 128 * MIB  # of Linux's memory hotplug on x86
 # Host memory a fresh VM occupies once its container runs; what it may take later is overcommitted.
 START_COST_BYTES = 192 * MIB
 

@@ -16,13 +16,13 @@ from app.core.errors import (
     Unavailable,
 )
 from app.core.units import MIB
+from app.domain.sizing import MEMORY_BLOCK_BYTES
 from app.domain.vm import Accelerator, VmEndReason
 from app.hypervisor.fake_machine import FakeMachine, FakeMachineVm
 from app.hypervisor.port import Capabilities, DiskSpec, Template, Vm, VmExit, VmSpec, VmStats
 from app.hypervisor.spec import check_disk, check_spec
 
 CHANNEL_DEADLINE_S = 5.0
-MEMORY_BLOCK_BYTES = 128 * MIB
 TCG = Accelerator("tcg", "a fake machine has no KVM")
 
 

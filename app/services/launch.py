@@ -35,7 +35,8 @@ logger = logging.getLogger(__name__)
 SCRATCH_SERIAL = "scratch"
 CONTAINER_LABEL = "container"
 ENTROPY_BYTES = 64
-CLONE_TIMEOUT_S = 20.0  # its agent answers within 0.1 s on a quiet host
+# At a time, for each CPU: a QEMU that gets none misses the deadlines of its start.
+VMS_COMING_UP_PER_CPU = 2
 CPU_PERIOD_US = 100_000
 SHM_BYTES = 64 * 1024 * 1024  # Docker's default
 # Docker's defaults (moby, oci/defaults.go): what a container must not see or change in /proc, /sys.
@@ -84,6 +85,7 @@ class Launcher:
         scratch: ScratchDisks,
         admission: Admission,
         templates: TemplateShelf,
+        host_cpus: int,
         scratch_size_bytes: int,
         spill_bytes: int,
     ) -> None:
@@ -93,6 +95,7 @@ class Launcher:
         self._scratch = scratch
         self._admission = admission
         self._templates = templates
+        self._coming_up = asyncio.Semaphore(VMS_COMING_UP_PER_CPU * host_cpus)
         self._scratch_size_bytes = scratch_size_bytes
         self._spill_bytes = spill_bytes
 
@@ -139,10 +142,11 @@ class Launcher:
             disks=(*disks, DiskSpec(serial=SCRATCH_SERIAL, path=scratch, read_only=False)),
             labels={CONTAINER_LABEL: container.id},
         )
-        vm = await self._clone(spec)
-        if vm is not None:
-            return vm, StartPath.CLONE
-        return await self._hypervisor.create(spec), StartPath.BOOT
+        async with self._coming_up:
+            vm = await self._clone(spec)
+            if vm is not None:
+                return vm, StartPath.CLONE
+            return await self._hypervisor.create(spec), StartPath.BOOT
 
     async def _clone(self, spec: VmSpec) -> Vm | None:
         """A clone; None if there is no template for it, or cloning failed: then a boot helps."""
@@ -166,11 +170,13 @@ class Launcher:
         """
         is_clone = run.start_path is StartPath.CLONE
         try:
-            hello = await run.channel.connected(CLONE_TIMEOUT_S if is_clone else boot_timeout_s)
+            hello = await run.channel.connected(boot_timeout_s)
         except DeadlineExceeded as error:
-            if is_clone and (template := self._templates.take(run.vm.spec.vcpus)) is not None:
-                await self._templates.drop(template, error)
+            if is_clone:
+                await self._templates.clone_was_silent(run.vm.spec.vcpus, error)
             raise
+        if is_clone:
+            self._templates.clone_answered(run.vm.spec.vcpus)
         run.note_boot(hello)
         began_s = time.monotonic()
         # Before all else: a clone has its template's random numbers and time until then.

@@ -310,7 +310,7 @@ class Run:
         self._powering_off = True
         with contextlib.suppress(SlipwayError, TimeoutError):
             await self.agent.delete(self.container_id, timeout_s=DELETE_TIMEOUT_S)
-        await self.vm.stop(VmEndReason.POWERED_OFF, grace_s=2)
+        await self.vm.stop(VmEndReason.STOPPED, grace_s=2)
 
 
 def _durations(stages: tuple[Stage, ...], *, since_ns: int) -> tuple[BootStage, ...]:

@@ -55,6 +55,7 @@ class _Place:
 
     view: TemplateView
     template: Template | None = None
+    is_proven: bool = False  # an agent of one of its clones has answered
     rebuilds: int = 0
 
 
@@ -103,6 +104,20 @@ class TemplateShelf:
             self._wanted.set()
         self._places[vcpus] = place
         return place.template
+
+    def clone_answered(self, vcpus: int) -> None:
+        """The agent of a clone is there: what the template holds is good."""
+        if (place := self._places.get(vcpus)) is not None and place.template is not None:
+            place.is_proven = True
+
+    async def clone_was_silent(self, vcpus: int, error: SlipwayError) -> None:
+        """The agent of a clone never answered: drop a template of which none ever did.
+
+        With one that is proven it is the host that is too busy, or that clone's own fault.
+        """
+        place = self._places.get(vcpus)
+        if place is not None and place.template is not None and not place.is_proven:
+            await self.drop(place.template, error)
 
     async def drop(self, template: Template, error: SlipwayError) -> None:
         """A clone found it damaged: let it go and make it again, once."""
@@ -157,6 +172,7 @@ class TemplateShelf:
 
     def _put(self, place: _Place, template: Template) -> None:
         place.template = template
+        place.is_proven = False
         place.view = replace(
             place.view,
             state=TemplateState.READY,
@@ -214,15 +230,17 @@ class TemplateShelf:
     async def _make_ready(self, vm: Vm) -> None:
         """Ask the agent to be ready for being saved; its channel is closed afterwards."""
         channel = GuestChannel(vm.open_channel, name=vm.spec.id)
-        async with asyncio.TaskGroup() as group:
-            running = group.create_task(channel.run())
-            error: SlipwayError | None = None
-            try:
-                await channel.connected(self._boot_timeout_s)
-                await Agent(channel).quiesce()
-            except SlipwayError as caught:
-                error = caught  # not out of the group, which would wrap it
-            finally:
-                running.cancel()
-        if error is not None:
-            raise error
+        # Not in a task group: a guest that breaks the contract would come out of it wrapped.
+        running = asyncio.create_task(channel.run())
+        asking = asyncio.create_task(self._quiesce(channel))
+        try:
+            await asyncio.wait({running, asking}, return_when=asyncio.FIRST_COMPLETED)
+            await (asking if asking.done() else running)
+        finally:
+            running.cancel()
+            asking.cancel()
+            await asyncio.gather(running, asking, return_exceptions=True)
+
+    async def _quiesce(self, channel: GuestChannel) -> None:
+        await channel.connected(self._boot_timeout_s)
+        await Agent(channel).quiesce()

@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -17,32 +15,11 @@ from app.core.errors import (
 )
 from app.domain.vm import VmEndReason
 from app.hypervisor.port import CONSOLE_LIMIT_BYTES, DiskSpec, Hypervisor, Vm, VmExit
-from tests.contract.hypervisor_lab import FakeLab, Lab, Talk, make_image
-from tests.contract.qemu_lab import QemuLab
+from tests.contract.hypervisor_lab import Lab, Talk, make_image
 
 END_DEADLINE_S = 20.0
 
 pytestmark = pytest.mark.timeout(240)
-
-
-@pytest.fixture(params=["fake", pytest.param("qemu", marks=pytest.mark.qemu)])
-async def lab(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Lab]:
-    async with AsyncExitStack() as stack:
-        made: FakeLab | QemuLab
-        if request.param == "fake":
-            made = FakeLab(tmp_path)
-        else:
-            made = QemuLab(tmp_path, request.getfixturevalue("guest_files"))
-        yield await stack.enter_async_context(made)
-    left = await made.leftovers()
-    assert not [name for name in left if name.startswith("vm ")]
-
-
-@pytest.fixture
-async def hypervisor(lab: Lab) -> AsyncIterator[Hypervisor]:
-    engine = lab.engine()
-    yield engine
-    await engine.close()
 
 
 @pytest.fixture

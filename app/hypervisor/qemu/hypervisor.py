@@ -9,6 +9,7 @@ from typing import Literal
 
 from app.core.errors import (
     Conflict,
+    CorruptData,
     DeadlineExceeded,
     InvalidArgument,
     PrerequisiteMissing,
@@ -16,6 +17,7 @@ from app.core.errors import (
     SlipwayError,
     Unavailable,
 )
+from app.domain.sizing import MEMORY_BLOCK_BYTES
 from app.domain.vm import Accelerator
 from app.hypervisor.port import Capabilities, ProbeGuest, Template, Vm, VmSpec
 from app.hypervisor.qemu.accelerator import AcceleratorChoice
@@ -25,7 +27,6 @@ from app.hypervisor.qemu.disks import is_lock_failure
 from app.hypervisor.qemu.ended import EndedVm
 from app.hypervisor.qemu.identity import resolve_identity
 from app.hypervisor.qemu.launch import Launch, console_drain, stderr_file
-from app.hypervisor.qemu.migration import MEMORY_BLOCK_BYTES
 from app.hypervisor.qemu.saved import SavedFiles
 from app.hypervisor.qemu.template import (
     QemuTemplate,
@@ -220,6 +221,8 @@ class QemuHypervisor:
             stderr = await finish(vm.destroy())
             if launch.saved is not None:
                 launch.saved.close()
+            if isinstance(exc, CorruptData) and (words := " ".join(stderr.split())):
+                raise CorruptData(f"{exc.message}: {words}") from exc
             if isinstance(exc, Unavailable):
                 raise _launch_error(spec, stderr, exc) from exc
             raise

@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.core.errors import Conflict, CorruptData, DeadlineExceeded, Unavailable
-from app.core.units import MIB
 from app.hypervisor.port import DiskSpec
 from app.hypervisor.qemu.arguments import FIRST_DISK_FDSET, blockdev, disk_device
 from app.hypervisor.qemu.disks import is_lock_failure
 from app.hypervisor.qemu.monitor import Monitor, QmpRefused
 
 MOVE_DEADLINE_S = 15.0
-MEMORY_BLOCK_BYTES = 128 * MIB  # of Linux's memory hotplug on x86
 
 _CAPABILITIES = {
     "capabilities": [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]

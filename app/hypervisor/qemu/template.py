@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from app.core.errors import CorruptData, InvalidArgument
+from app.domain.sizing import MEMORY_BLOCK_BYTES
 from app.hypervisor.port import VmSpec
 from app.hypervisor.qemu.arguments import MAX_MEMORY_BYTES, device_layout
-from app.hypervisor.qemu.migration import MEMORY_BLOCK_BYTES
 from app.hypervisor.qemu.rundir import spec_from_json
 from app.hypervisor.qemu.saved import SavedFiles, SavedMark, find_held
 from app.hypervisor.steps import run_whole
