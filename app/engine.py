@@ -122,25 +122,8 @@ def _assemble(
         admission=admission,
         stop_grace_s=settings.stop_grace_s,
     )
-    templates = TemplateShelf(
-        machine.hypervisor,
-        machine.guest,
-        boot_timeout_s=settings.boot_timeout_s,
-        on_failure=lambda view: _tell_template_failed(events, view),
-        usual_vcpus=settings.default_vcpus or min(facts.cpus, 2),
-        is_off=not settings.templates,
-    )
-    launcher = Launcher(
-        hypervisor=machine.hypervisor,
-        guest=machine.guest,
-        images=stores.images,
-        scratch=stores.scratch,
-        admission=admission,
-        templates=templates,
-        host_cpus=facts.cpus,
-        scratch_size_bytes=settings.scratch_size_bytes,
-        spill_bytes=settings.log_spill_bytes,
-    )
+    templates = _make_shelf(settings, machine, facts, events)
+    launcher = _make_launcher(settings, machine, stores, facts, admission, templates)
     parts = EngineParts(
         hypervisor=machine.hypervisor,
         launcher=launcher,
@@ -154,35 +137,80 @@ def _assemble(
     )
     supervisor = Supervisor(parts, remove_ended=containers.remove_ended)
     containers.bind(supervisor)
+    reclaim = CacheReclaim(supervisor.reclaim_cache) if settings.reclaim_idle_cache else None
     services = Services(
         containers=containers,
         exec=ExecService(registry, stores.images, supervisor),
         images=ImageService(stores.images, registry, events, feed, stores.ballast),
         logs=LogService(stores.log_store, hub, containers),
         events=events,
-        hosts=HostService(
-            facts=facts,
-            data_dir=settings.data_dir,
-            hypervisor=machine.hypervisor.name,
-            hypervisor_version=machine.hypervisor_version,
-            accelerator=accelerator,
-            guest_kernel=machine.guest.kernel_version,
-            guest_build_key=machine.guest.key,
-            registry=registry,
-            images=stores.images,
-            supervisor=supervisor,
-            templates=templates,
+        hosts=_make_hosts(
+            settings, machine, stores, facts, accelerator, registry, supervisor, templates
         ),
-        stats=StatsService(
-            supervisor.samplers,
-            cache_reclaim=(
-                CacheReclaim(supervisor.reclaim_cache) if settings.reclaim_idle_cache else None
-            ),
-        ),
+        stats=StatsService(supervisor.samplers, cache_reclaim=reclaim),
         accounts=AccountService(stores.database),
         feed=feed,
     )
     return services, supervisor, templates
+
+
+def _make_shelf(
+    settings: Settings, machine: Machine, facts: HostFacts, events: EventService
+) -> TemplateShelf:
+    return TemplateShelf(
+        machine.hypervisor,
+        machine.guest,
+        boot_timeout_s=settings.boot_timeout_s,
+        on_failure=lambda view: _tell_template_failed(events, view),
+        usual_vcpus=settings.default_vcpus or min(facts.cpus, 2),
+        is_off=not settings.templates,
+    )
+
+
+def _make_launcher(
+    settings: Settings,
+    machine: Machine,
+    stores: _Stores,
+    facts: HostFacts,
+    admission: Admission,
+    templates: TemplateShelf,
+) -> Launcher:
+    return Launcher(
+        hypervisor=machine.hypervisor,
+        guest=machine.guest,
+        images=stores.images,
+        scratch=stores.scratch,
+        admission=admission,
+        templates=templates,
+        host_cpus=facts.cpus,
+        scratch_size_bytes=settings.scratch_size_bytes,
+        spill_bytes=settings.log_spill_bytes,
+    )
+
+
+def _make_hosts(
+    settings: Settings,
+    machine: Machine,
+    stores: _Stores,
+    facts: HostFacts,
+    accelerator: Accelerator,
+    registry: ContainerRegistry,
+    supervisor: Supervisor,
+    templates: TemplateShelf,
+) -> HostService:
+    return HostService(
+        facts=facts,
+        data_dir=settings.data_dir,
+        hypervisor=machine.hypervisor.name,
+        hypervisor_version=machine.hypervisor_version,
+        accelerator=accelerator,
+        guest_kernel=machine.guest.kernel_version,
+        guest_build_key=machine.guest.key,
+        registry=registry,
+        images=stores.images,
+        supervisor=supervisor,
+        templates=templates,
+    )
 
 
 async def _open_stores(settings: Settings, stack: AsyncExitStack) -> _Stores:

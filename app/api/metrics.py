@@ -78,6 +78,22 @@ async def _host_gauges(registry: CollectorRegistry, services: Services) -> None:
     info.labels(host.slipway_version, host.hypervisor, host.accelerator.name).set(1)
 
 
+_SAMPLED = {
+    "cpu_percent": ("cpu_percent", "100 is one CPU busy."),
+    "memory_bytes": ("memory_bytes", "Of its cgroup."),
+    "memory_file_bytes": ("page_cache_bytes", "Of its cgroup."),
+    "guest_kernel_bytes": ("guest_kernel_bytes", "What its guest's kernel needs."),
+    "host_resident_bytes": ("host_resident_bytes", "PSS of its VM."),
+    "host_template_bytes": (
+        "host_template_bytes",
+        "Share of the template's memory in its VM's PSS.",
+    ),
+    "vmm_overhead_bytes": ("vmm_overhead_bytes", "PSS of its VM beyond what the guest uses."),
+    "pids": ("pids", "Processes."),
+}
+"""Fields of a sample: the gauge's name after its prefix, and its help."""
+
+
 async def _container_gauges(registry: CollectorRegistry, services: Services) -> None:
     containers = await services.containers.list()
     states = Gauge("slipway_containers", "Containers by state.", ["state"], registry=registry)
@@ -86,37 +102,8 @@ async def _container_gauges(registry: CollectorRegistry, services: Services) -> 
         states.labels(state.value).set(counts[state])
     labels = ["id", "name"]
     gauges = {
-        "cpu_percent": Gauge(
-            "slipway_container_cpu_percent", "100 is one CPU busy.", labels, registry=registry
-        ),
-        "memory_bytes": Gauge(
-            "slipway_container_memory_bytes", "Of its cgroup.", labels, registry=registry
-        ),
-        "host_resident_bytes": Gauge(
-            "slipway_container_host_resident_bytes", "PSS of its VM.", labels, registry=registry
-        ),
-        "memory_file_bytes": Gauge(
-            "slipway_container_page_cache_bytes", "Of its cgroup.", labels, registry=registry
-        ),
-        "guest_kernel_bytes": Gauge(
-            "slipway_container_guest_kernel_bytes",
-            "What its guest's kernel needs.",
-            labels,
-            registry=registry,
-        ),
-        "vmm_overhead_bytes": Gauge(
-            "slipway_container_vmm_overhead_bytes",
-            "PSS of its VM beyond what the guest uses.",
-            labels,
-            registry=registry,
-        ),
-        "host_template_bytes": Gauge(
-            "slipway_container_host_template_bytes",
-            "Share of the template's memory in its VM's PSS.",
-            labels,
-            registry=registry,
-        ),
-        "pids": Gauge("slipway_container_pids", "Processes.", labels, registry=registry),
+        field: Gauge(f"slipway_container_{name}", help_text, labels, registry=registry)
+        for field, (name, help_text) in _SAMPLED.items()
     }
     restarts = Gauge(
         "slipway_container_restarts", "By policy since the last start.", labels, registry=registry

@@ -230,17 +230,10 @@ class TemplateShelf:
     async def _make_ready(self, vm: Vm) -> None:
         """Ask the agent to be ready for being saved; its channel is closed afterwards."""
         channel = GuestChannel(vm.open_channel, name=vm.spec.id)
-        # Not in a task group: a guest that breaks the contract would come out of it wrapped.
-        running = asyncio.create_task(channel.run())
-        asking = asyncio.create_task(self._quiesce(channel))
+        running = asyncio.create_task(channel.run())  # its faults reach whoever waits on it
         try:
-            await asyncio.wait({running, asking}, return_when=asyncio.FIRST_COMPLETED)
-            await (asking if asking.done() else running)
+            await channel.connected(self._boot_timeout_s)
+            await Agent(channel).quiesce()
         finally:
             running.cancel()
-            asking.cancel()
-            await asyncio.gather(running, asking, return_exceptions=True)
-
-    async def _quiesce(self, channel: GuestChannel) -> None:
-        await channel.connected(self._boot_timeout_s)
-        await Agent(channel).quiesce()
+            await asyncio.wait({running})

@@ -29,6 +29,8 @@ class EngineLab:
 
     def __init__(self, root: Path, prepared: Path) -> None:
         self.settings = Settings(data_dir=root / "data", memory_reserve_bytes=0)
+        self.can_clone = False
+        self.hypervisor: FakeHypervisor | None = None  # the last engine's
         self.guests: dict[str, FakeGuest] = {}
         self.programs: dict[str, Program] = {}
         self.machine = FakeMachine(root / "vms", self._play)
@@ -57,7 +59,8 @@ class EngineLab:
             kernel_version="6.1.0-fake",
             key="fake",
         )
-        return Machine(FakeHypervisor(self.machine), "1.0", guest)
+        self.hypervisor = FakeHypervisor(self.machine, can_clone=self.can_clone)
+        return Machine(self.hypervisor, "1.0", guest)
 
     @asynccontextmanager
     async def engine(self) -> AsyncIterator[Services]:

@@ -170,13 +170,36 @@ async def test_guest_that_frees_and_overwrites_all_changes_nobody_else(
             await engine.call("DELETE", f"/containers/{name}", params={"force": True})
 
 
+async def test_engine_that_was_killed_finds_its_template_in_a_clone(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    guest = await build_shared_guest(tmp_path_factory.mktemp("guest"))
+    async with EngineProcess(tmp_path, guest) as engine:
+        await engine.start()
+        await engine.until_template()
+        before = await engine.launch("sleep", "1000", name="before")
+        await engine.kill()
+        await engine.start()
+        await engine.until_template()
+        assert (await engine.call("GET", "/containers/before"))["state"] == "running"
+        after = await engine.launch("sleep", "1000", name="after")
+        vm = await engine.call("GET", f"/vms/{after['vm_id']}")
+        assert vm["start_path"] == "clone"
+        assert template_file(before["pid"]).samefile(template_file(after["pid"]))
+        for name in ("before", "after"):
+            await engine.call("DELETE", f"/containers/{name}", params={"force": True})
+
+
+def template_file(pid: int) -> Path:
+    """The memory of its template, among a clone's descriptors."""
+    entries = Path(f"/proc/{pid}/fd").iterdir()
+    return next(entry for entry in entries if TEMPLATE_FILE in str(entry.readlink()))
+
+
 def template_sha256(pid: int) -> str:
     """The bytes of the template's memory that a clone has a descriptor of."""
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        if TEMPLATE_FILE in str(entry.readlink()):
-            with entry.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-    raise AssertionError(f"process {pid} has no descriptor of {TEMPLATE_FILE}")
+    with template_file(pid).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def memory_sha256(pid: int) -> str:

@@ -3,11 +3,12 @@
 import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from app.core.errors import CorruptData, SlipwayError, Unavailable
+from app.core.errors import CorruptData, DeadlineExceeded, SlipwayError, Unavailable
 from app.domain.sizing import BASE_MEMORY_BYTES
 from app.domain.vm import VmEndReason
 from app.guest.fake import FakeGuest
@@ -140,6 +141,49 @@ async def test_a_damaged_template_is_made_again_once() -> None:
     assert len(saver.saved) == 2
     assert all(each.is_closed for each in saver.saved)
     assert [view.state.value for view in lab.told] == ["building", "failed"]
+    for vm in saver.vms:
+        await vm.guest.close()
+
+
+class BusySaver(Saver):
+    """Its guests refuse to become templates."""
+
+    async def create(self, spec: VmSpec) -> PlayedVm:
+        vm = await super().create(spec)
+        vm.guest.machine.containers["busy"] = cast(Any, SimpleNamespace(processes={}))
+        return vm
+
+
+async def test_a_guest_that_refuses_costs_the_template_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.services.templates.FIRST_RETRY_S", 0)
+    saver = BusySaver()
+    lab = Shelf(saver)
+    async with lab as shelf:
+        shelf.take(1)
+        failed = await until_state(shelf, 1, TemplateState.FAILED)
+        assert "can't become a template" in failed.reason
+        assert not lab.task.done()
+    assert all(vm.is_stopped for vm in saver.vms)
+    for vm in saver.vms:
+        await vm.guest.close()
+
+
+async def test_silent_clone_drops_a_template_of_which_none_ever_answered() -> None:
+    saver = Saver()
+    lab = Shelf(saver)
+    silence = DeadlineExceeded("the guest did not answer")
+    async with lab as shelf:
+        shelf.take(1)
+        await until_state(shelf, 1, TemplateState.READY)
+        await shelf.clone_was_silent(1, silence)
+        assert saver.saved[0].is_closed
+        await until_state(shelf, 1, TemplateState.READY)
+        shelf.clone_answered(1)
+        await shelf.clone_was_silent(1, silence)
+        assert shelf.take(1) is cast(Template, saver.saved[1])
+    assert [view.reason for view in lab.told] == ["the guest did not answer"]
     for vm in saver.vms:
         await vm.guest.close()
 
