@@ -108,12 +108,7 @@ def _assemble(
     events = EventService(stores.database, feed)
     registry = ContainerRegistry(stores.database, events, feed, stores.ballast)
     hub = LogHub(stores.log_store)
-    admission = Admission(
-        default_memory_bytes=settings.default_memory_bytes,
-        default_vcpus=settings.default_vcpus,
-        reserve_bytes=settings.memory_reserve_bytes,
-        host_cpus=facts.cpus,
-    )
+    admission = _make_admission(settings, facts)
     containers = ContainerService(
         registry=registry,
         images=stores.images,
@@ -152,6 +147,15 @@ def _assemble(
         feed=feed,
     )
     return services, supervisor, templates
+
+
+def _make_admission(settings: Settings, facts: HostFacts) -> Admission:
+    return Admission(
+        default_memory_bytes=settings.default_memory_bytes,
+        default_vcpus=settings.default_vcpus,
+        reserve_bytes=settings.memory_reserve_bytes,
+        host_cpus=facts.cpus,
+    )
 
 
 def _make_shelf(

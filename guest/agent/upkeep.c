@@ -18,8 +18,10 @@
 #include "protocol.h"
 #include "requests.h"
 
-/* Sysfs tells nobody when a block comes online, and looking at all of them takes 0.1 ms. */
-#define MEMORY_POLL_NS 2000000
+/* Sysfs tells nobody when a block comes online. Each look waits longer, since each costs time that
+ * the kernel could put memory online in. */
+#define MEMORY_FIRST_POLL_NS 2000000
+#define MEMORY_LAST_POLL_NS 32000000
 /* Longer than any host waits. */
 #define MEMORY_TIMEOUT_NS 30000000000ull
 
@@ -28,6 +30,7 @@ static struct {
 	uint64_t request;
 	uint64_t wanted_bytes;
 	uint64_t deadline_ns;
+	long poll_ns; /* until the next look */
 	struct watch timer;
 } memory = { .timer = WATCH_NONE };
 
@@ -107,12 +110,22 @@ static void stop_timer(void)
 		close(fd);
 }
 
+static int set_timer(int fd)
+{
+	struct itimerspec once = { .it_value.tv_nsec = memory.poll_ns };
+
+	if (memory.poll_ns < MEMORY_LAST_POLL_NS)
+		memory.poll_ns *= 2;
+	return timerfd_settime(fd, 0, &once, NULL);
+}
+
 static void look_at_memory(void)
 {
 	uint64_t online_bytes = memory_online_bytes(MEMORY_BLOCKS);
 	char text[ERROR_SIZE];
 
-	if (online_bytes < memory.wanted_bytes && clock_ns(CLOCK_MONOTONIC) < memory.deadline_ns)
+	if (online_bytes < memory.wanted_bytes && clock_ns(CLOCK_MONOTONIC) < memory.deadline_ns &&
+	    !set_timer(memory.timer.fd))
 		return;
 	stop_timer();
 	snprintf(text, sizeof(text), "%llu of %llu bytes of memory are online",
@@ -131,14 +144,13 @@ static void timer_ready(struct watch *w, uint32_t events)
 
 int platform_await_memory(uint64_t request, uint64_t bytes, char *error)
 {
-	static const struct itimerspec every = { { 0, MEMORY_POLL_NS }, { 0, MEMORY_POLL_NS } };
 	int fd;
 
 	answer_memory(EINTR, "the host waits for another amount of memory meanwhile");
 	stop_timer();
+	memory.poll_ns = MEMORY_FIRST_POLL_NS;
 	fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-	if (fd < 0 || timerfd_settime(fd, 0, &every, NULL) ||
-	    !loop_add(&memory.timer, fd, EPOLLIN, timer_ready)) {
+	if (fd < 0 || !loop_add(&memory.timer, fd, EPOLLIN, timer_ready)) {
 		int number = errno;
 
 		snprintf(error, ERROR_SIZE, "can't set up a timer: %s", strerror(number));

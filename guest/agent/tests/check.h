@@ -13,4 +13,7 @@
 		}                                                                            \
 	} while (0)
 
+/* Runs a test and prints its name. */
+#define RUN(test) (test(), puts(#test))
+
 #endif

@@ -11,8 +11,6 @@
 #include "fields.h"
 #include "frame.h"
 #include "lookup.h"
-#include "memory_blocks.h"
-#include "spec.h"
 #include "spool.h"
 #include "users.h"
 
@@ -333,140 +331,6 @@ static void commands_are_found_as_docker_does(void)
 	rmdir(directory);
 }
 
-static void put_process(struct buffer *b)
-{
-	size_t at = put_open(b, TAG_PROCESS_SPEC);
-
-	put_string(b, TAG_ARG, "sh");
-	put_string(b, TAG_ARG, "");
-	put_string(b, TAG_ENV, "A=b");
-	put_number(b, TAG_OUTPUT_STREAM, 4);
-	put_number(b, TAG_OOM_SCORE_ADJ, (uint64_t)-5);
-	put_close(b, at);
-}
-
-static bool parse(struct buffer *b, struct create_spec *s, struct arena *a)
-{
-	bool good;
-
-	CHECK(!b->failed && arena_init(a, b->length));
-	good = create_spec_parse((struct fields){ b->data, b->length }, a, s);
-	buffer_free(b);
-	return good;
-}
-
-static void create_is_parsed(void)
-{
-	struct create_spec s;
-	struct arena a;
-	struct buffer b;
-	size_t at;
-
-	buffer_init(&b, 10000);
-	put_string(&b, TAG_LAYER, "l1");
-	put_string(&b, TAG_LAYER, "l2");
-	at = put_open(&b, TAG_FILE);
-	put_string(&b, TAG_PATH, "/etc/hosts");
-	put_bytes(&b, TAG_DATA, "a\0b", 3);
-	put_number(&b, TAG_MODE, 0640);
-	put_close(&b, at);
-	put_number(&b, TAG_MEMORY_MAX_BYTES, 1 << 20);
-	put_process(&b);
-	CHECK(parse(&b, &s, &a));
-	CHECK(s.layers.count == 2 && !strcmp(s.layers.items[1], "l2") && !s.layers.items[2]);
-	CHECK(s.files.count == 1 && s.files.items[0].length == 3 && s.files.items[0].mode == 0640);
-	CHECK(s.limits.memory_max_bytes.is_set && !s.limits.pids_max.is_set);
-	CHECK(s.process.args.count == 2 && !strcmp(s.process.args.items[1], ""));
-	CHECK(s.process.oom_score_adj == -5 && s.process.output_stream == 4);
-	CHECK(!strcmp(s.process.cwd, "/") && !strcmp(s.hostname, ""));
-	arena_free(&a);
-}
-
-static void create_is_refused_with_a_reason(void)
-{
-	struct create_spec s;
-	struct arena a;
-	struct buffer b;
-
-	buffer_init(&b, 10000);
-	CHECK(!parse(&b, &s, &a) && strstr(a.error, "PROCESS_SPEC"));
-	arena_free(&a);
-	buffer_init(&b, 10000);
-	put_bytes(&b, TAG_LAYER, "a\0b", 3);
-	put_process(&b);
-	CHECK(!parse(&b, &s, &a) && strstr(a.error, "no string"));
-	arena_free(&a);
-	buffer_init(&b, 10000);
-	put_bytes(&b, TAG_SECCOMP, "1234567", 7);
-	put_process(&b);
-	CHECK(!parse(&b, &s, &a) && strstr(a.error, "SECCOMP"));
-	arena_free(&a);
-}
-
-static void identifiers_are_checked(void)
-{
-	static const char *const good[] = { "a", "0af_.-9", "init" };
-	static const char *const bad[] = { "", ".x", "-x", "a/b", "..", "a b" };
-	char id[ID_SIZE], text[ID_SIZE + 1];
-	struct buffer b;
-
-	for (size_t i = 0; i < 3; i++) {
-		buffer_init(&b, 100);
-		put_string(&b, TAG_CONTAINER, good[i]);
-		CHECK(id_parse((struct fields){ b.data, b.length }, TAG_CONTAINER, id));
-		CHECK(!strcmp(id, good[i]));
-		buffer_free(&b);
-	}
-	for (size_t i = 0; i < 7; i++) {
-		memset(text, 'a', sizeof(text) - 1);
-		text[sizeof(text) - 1] = 0;
-		buffer_init(&b, 100);
-		put_string(&b, TAG_CONTAINER, i < 6 ? bad[i] : text);
-		CHECK(!id_parse((struct fields){ b.data, b.length }, TAG_CONTAINER, id));
-		buffer_free(&b);
-	}
-}
-
-static void put_file(int directory, const char *path, const char *text)
-{
-	int fd = openat(directory, path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-
-	CHECK(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
-	close(fd);
-}
-
-static void memory_counts_what_is_online(void)
-{
-	static const char *const names[] = { "memory0/online", "memory1/online", "memory40/online",
-					     "block_size_bytes", "auto_online_blocks" };
-	static const char *const directories[] = { "memory0", "memory1", "memory40", "power" };
-	char path[] = "/tmp/slipway-memory-XXXXXX";
-	int fd;
-
-	CHECK(mkdtemp(path));
-	fd = open(path, O_RDONLY | O_DIRECTORY);
-	CHECK(fd >= 0);
-	for (int i = 0; i < 4; i++)
-		CHECK(!mkdirat(fd, directories[i], 0700));
-	put_file(fd, "auto_online_blocks", "online\n");
-	put_file(fd, "memory0/online", "1\n");
-	put_file(fd, "memory1/online", "0\n");
-	CHECK(memory_online_bytes(path) == 0); /* no block size */
-	put_file(fd, "block_size_bytes", "8000000\n");
-	CHECK(memory_online_bytes(path) == 128u << 20); /* one, and one without a state */
-	put_file(fd, "memory40/online", "1\n");
-	CHECK(memory_online_bytes(path) == 256u << 20);
-	for (int i = 0; i < 5; i++)
-		CHECK(!unlinkat(fd, names[i], 0));
-	for (int i = 0; i < 4; i++)
-		CHECK(!unlinkat(fd, directories[i], AT_REMOVEDIR));
-	close(fd);
-	CHECK(!rmdir(path));
-	CHECK(memory_online_bytes(path) == 0);
-}
-
-#define RUN(test) (test(), puts(#test))
-
 int main(void)
 {
 	RUN(crc_known_values);
@@ -480,9 +344,5 @@ int main(void)
 	RUN(spool_loses_nothing_when_the_file_fails);
 	RUN(users);
 	RUN(commands_are_found_as_docker_does);
-	RUN(create_is_parsed);
-	RUN(create_is_refused_with_a_reason);
-	RUN(identifiers_are_checked);
-	RUN(memory_counts_what_is_online);
 	return 0;
 }
