@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 import httpx2
 
-from bench.engines import Engine
+from bench.engines import Engine, slipway
+from bench.figures import emit_machine, say
 
 TIMEOUT_S = 300.0
 READY_DEADLINE_S = 120.0
@@ -75,14 +76,35 @@ async def _checked(client: httpx2.AsyncClient, method: str, path: str, **more: A
     return answer.json() if answer.content else None
 
 
-class SlipwayPeer:
+class _HttpPeer:
+    """What both APIs call alike."""
+
+    def __init__(self, client: httpx2.AsyncClient) -> None:
+        self._client = client
+
+    async def wait(self, container_id: str) -> None:
+        """Wait for its end."""
+        await _checked(self._client, "POST", f"/containers/{container_id}/wait")
+
+    async def stop(self, container_id: str) -> None:
+        """Stop signal, and wait for its end."""
+        await _checked(self._client, "POST", f"/containers/{container_id}/stop")
+
+    async def _stream(self, path: str, parameters: Mapping[str, str]) -> AsyncIterator[bytes]:
+        async with self._client.stream("GET", path, params=dict(parameters)) as answer:
+            answer.raise_for_status()
+            async for piece in answer.aiter_bytes():
+                yield piece
+
+
+class SlipwayPeer(_HttpPeer):
     """Slipway by REST."""
 
     name = "slipway"
 
     def __init__(self, engine: Engine) -> None:
+        super().__init__(engine.client)
         self.engine = engine
-        self._client = engine.client
 
     async def host(self) -> dict[str, Any]:
         """The host's document."""
@@ -104,22 +126,10 @@ class SlipwayPeer:
         document = await _checked(self._client, "POST", f"/containers/{container_id}/start")
         return {stage["name"]: stage["duration_ms"] for stage in document["boot_stages"]}
 
-    async def log(self, container_id: str) -> AsyncIterator[bytes]:
+    def log(self, container_id: str) -> AsyncIterator[bytes]:
         """Its output until it has ended."""
-        parameters = {"follow": "true", "format": "text"}
         path = f"/containers/{container_id}/logs"
-        async with self._client.stream("GET", path, params=parameters) as answer:
-            answer.raise_for_status()
-            async for piece in answer.aiter_bytes():
-                yield piece
-
-    async def wait(self, container_id: str) -> None:
-        """Wait for its end."""
-        await _checked(self._client, "POST", f"/containers/{container_id}/wait")
-
-    async def stop(self, container_id: str) -> None:
-        """Stop signal, and wait for its end."""
-        await _checked(self._client, "POST", f"/containers/{container_id}/stop")
+        return self._stream(path, {"follow": "true", "format": "text"})
 
     async def remove(self, container_id: str) -> None:
         """Remove it, running or not."""
@@ -174,13 +184,10 @@ def is_ready(host: Mapping[str, Any]) -> bool:
     return pool is None or pool["waiting"] >= pool["size"]
 
 
-class DockerPeer:
+class DockerPeer(_HttpPeer):
     """A Docker Engine by its own API, on its socket."""
 
     name = "docker"
-
-    def __init__(self, client: httpx2.AsyncClient) -> None:
-        self._client = client
 
     async def version(self) -> str:
         """Of the engine."""
@@ -200,22 +207,9 @@ class DockerPeer:
         await _checked(self._client, "POST", f"/containers/{container_id}/start")
         return {}
 
-    async def log(self, container_id: str) -> AsyncIterator[bytes]:
+    def log(self, container_id: str) -> AsyncIterator[bytes]:
         """Its output until it has ended, with the headers of Docker's frames."""
-        path = f"/containers/{container_id}/logs"
-        parameters = {"follow": "1", "stdout": "1"}
-        async with self._client.stream("GET", path, params=parameters) as answer:
-            answer.raise_for_status()
-            async for piece in answer.aiter_bytes():
-                yield piece
-
-    async def wait(self, container_id: str) -> None:
-        """Wait for its end."""
-        await _checked(self._client, "POST", f"/containers/{container_id}/wait")
-
-    async def stop(self, container_id: str) -> None:
-        """Stop signal, and wait for its end."""
-        await _checked(self._client, "POST", f"/containers/{container_id}/stop")
+        return self._stream(f"/containers/{container_id}/logs", {"follow": "1", "stdout": "1"})
 
     async def remove(self, container_id: str) -> None:
         """Remove it, running or not."""
@@ -227,6 +221,29 @@ class DockerPeer:
 
     async def until_ready(self) -> None:
         """It always is."""
+
+
+@asynccontextmanager
+async def slipway_peer(bench: str) -> AsyncIterator[SlipwayPeer]:
+    """A Slipway whose starts are clones, if it has templates at all."""
+    say(f"{bench}: starting the engine")
+    async with slipway() as engine:
+        peer = SlipwayPeer(engine)
+        if not await peer.until_template():
+            say(f"{bench}: there is no template, starts boot a kernel")
+        yield peer
+
+
+async def tell_machine(bench: str, peer: SlipwayPeer, **more: object) -> None:
+    """Print what the figures that follow were measured on."""
+    host = await peer.host()
+    emit_machine(
+        bench,
+        accelerator=host["accelerator"],
+        hypervisor=f"{host['hypervisor']} {host['hypervisor_version']}",
+        slipway=host["slipway_version"],
+        **more,
+    )
 
 
 @asynccontextmanager

@@ -17,8 +17,7 @@ class VmState(StrEnum):
 class StartPath(StrEnum):
     """How a container came to its VM."""
 
-    POOL = "pool"  # a clone that was waiting, warmed
-    CLONE = "clone"  # a clone made for it
+    CLONE = "clone"  # a copy of a template
     BOOT = "boot"  # a kernel booted for it
 
 

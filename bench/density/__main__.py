@@ -19,9 +19,8 @@ from dataclasses import dataclass
 
 from app.core.units import MIB
 from app.services.admission import read_memory
-from bench.engines import slipway
-from bench.figures import emit, emit_machine, ratio, say, spread
-from bench.peers import SlipwayPeer, launch, live, require_root
+from bench.figures import emit, ratio, say, spread
+from bench.peers import SlipwayPeer, launch, live, require_root, slipway_peer, tell_machine
 from bench.processes import Resident, cpu_s, host_cpu_s, resident
 
 BASE_SHAPE_BYTES = 128 * MIB
@@ -181,18 +180,8 @@ async def measure_plugged(
 async def run(options: argparse.Namespace) -> None:
     """An engine for it."""
     require_root()
-    say("density: starting the engine")
-    async with slipway() as engine:
-        peer = SlipwayPeer(engine)
-        if not await peer.until_template():
-            say("density: there is no template, starts boot a kernel")
-        host = await peer.host()
-        emit_machine(
-            "density",
-            accelerator=host["accelerator"],
-            hypervisor=f"{host['hypervisor']} {host['hypervisor_version']}",
-            slipway=host["slipway_version"],
-        )
+    async with slipway_peer("density") as peer:
+        await tell_machine("density", peer)
         await measure(peer, options)
         say("density: ending the containers")
 

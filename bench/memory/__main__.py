@@ -14,9 +14,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from bench.engines import slipway
-from bench.figures import emit, emit_machine, say, spread
-from bench.peers import SlipwayPeer, launch, require_root
+from bench.figures import emit, say, spread
+from bench.peers import SlipwayPeer, launch, require_root, slipway_peer, tell_machine
 from bench.processes import resident
 
 MB = 1_000_000
@@ -83,13 +82,8 @@ async def tide_once(peer: SlipwayPeer, after_s: float) -> Tide:
 async def run(options: argparse.Namespace) -> None:
     """An engine for it, one container after the other."""
     require_root()
-    say("memory: starting the engine")
-    async with slipway() as engine:
-        peer = SlipwayPeer(engine)
-        if not await peer.until_template():
-            say("memory: there is no template, starts boot a kernel")
-        host = await peer.host()
-        emit_machine("memory", accelerator=host["accelerator"], slipway=host["slipway_version"])
+    async with slipway_peer("memory") as peer:
+        await tell_machine("memory", peer)
         tides = []
         for number in range(options.runs):
             tides.append(await tide_once(peer, options.after_s))

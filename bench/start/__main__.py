@@ -20,8 +20,18 @@ from dataclasses import dataclass, field
 
 from app.core.units import MIB
 from bench.engines import docker, slipway
-from bench.figures import emit, emit_machine, ratio, say, spread
-from bench.peers import HELLO, DockerPeer, Life, Peer, SlipwayPeer, docker_peer, launch, live
+from bench.figures import emit, ratio, say, spread
+from bench.peers import (
+    HELLO,
+    DockerPeer,
+    Life,
+    Peer,
+    SlipwayPeer,
+    docker_peer,
+    launch,
+    live,
+    tell_machine,
+)
 
 WARM_UP_RUNS = 3
 BLOCKS = 5  # back to back the engines take turns in so many blocks
@@ -208,14 +218,8 @@ async def run_mode(mode: Mode, options: argparse.Namespace) -> bool:
         if mode.start_path == "pool" and not (host.get("pool") or {}).get("size"):
             emit("start", f"{mode.name}: skipped", reason="the engine has no pool")
             return False
-        emit_machine(
-            "start",
-            mode=mode.name,
-            accelerator=host["accelerator"],
-            hypervisor=f"{host['hypervisor']} {host['hypervisor_version']}",
-            slipway=host["slipway_version"],
-            docker=None if theirs is None else await theirs.version(),
-        )
+        version = await theirs.version() if theirs else None
+        await tell_machine("start", ours, mode=mode.name, docker=version)
         return await measure(Field(mode, ours, theirs, options.memory_mib * MIB), options)
 
 

@@ -12,9 +12,9 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
-from bench.engines import docker, slipway
-from bench.figures import emit, emit_machine, ratio, say, spread
-from bench.peers import Peer, SlipwayPeer, docker_peer, launch
+from bench.engines import docker
+from bench.figures import emit, ratio, say, spread
+from bench.peers import Peer, docker_peer, launch, slipway_peer, tell_machine
 
 SCRIPT = "trap 'exit 0' TERM; echo ready; sleep 1000000 & wait"
 TARGET_MS = 50
@@ -77,19 +77,8 @@ async def measure(peers: list[Peer], runs: int) -> None:
 
 async def run(runs: int) -> None:
     """Both engines for it."""
-    say("stop: starting the engines")
-    async with slipway() as engine, docker() as env, docker_peer(env) as theirs:
-        ours = SlipwayPeer(engine)
-        if not await ours.until_template():
-            say("stop: there is no template, starts boot a kernel")
-        host = await ours.host()
-        emit_machine(
-            "stop",
-            accelerator=host["accelerator"],
-            hypervisor=f"{host['hypervisor']} {host['hypervisor_version']}",
-            slipway=host["slipway_version"],
-            docker=None if theirs is None else await theirs.version(),
-        )
+    async with slipway_peer("stop") as ours, docker() as env, docker_peer(env) as theirs:
+        await tell_machine("stop", ours, docker=await theirs.version() if theirs else None)
         await measure([ours] if theirs is None else [ours, theirs], runs)
 
 
