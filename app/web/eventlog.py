@@ -29,6 +29,7 @@ _VM_TEXTS = {
     "end": "VM ended",
     "adopt": "VM found running and taken over",
 }
+_PATH_TEXTS = {"clone": ", by a clone", "boot": ", by a boot"}
 _IMAGE_TEXTS = {
     "import": "imported",
     "tag": "tagged",
@@ -39,6 +40,7 @@ _MARKS = {
     "start-requested": Mark("busy", "busy", ""),
     "stop": Mark("busy", "busy", ""),
     "start": Mark("run", "run", ""),
+    "template-failed": Mark("bad", "bad", "", is_vm=True),
     "restart": Mark("run", "run", ""),
     "unpause": Mark("run", "run", ""),
     "pause": Mark("pause", "pause", ""),
@@ -88,7 +90,8 @@ def event_text(event: Event) -> str:
         text = words.get(event.action, re.sub("[-_]", " ", event.action))
     extras = [attributes[key] for key in _SHOWN_ATTRIBUTES if attributes.get(key)]
     if "boot_ms" in attributes:
-        extras.append(f"PID 1 after {attributes['boot_ms']} ms")
+        path = _PATH_TEXTS.get(attributes.get("path", ""), "")
+        extras.append(f"PID 1 after {attributes['boot_ms']} ms{path}")
     if event.action in {"stop", "kill"} and "signal" in attributes:
         extras = [f"signal {attributes['signal'].removeprefix('SIG')}"]
     if not extras:

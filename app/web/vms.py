@@ -36,7 +36,7 @@ class VmRow:
     template_share: str
     hypervisor: str
     pid: str
-    boot: str
+    start: str
     up: str
     heard: str
 
@@ -53,7 +53,6 @@ class VmsPage:
 
 def vm_row(vm: VmRecord, container_name: str, sample: ContainerSample | None, now_ns: int) -> VmRow:
     """A VM as a table row."""
-    boot_ms = sum(stage.duration_ms for stage in vm.boot_stages)
     heard = formats.age(vm.last_heard_at_ns, now_ns) if vm.last_heard_at_ns else ""
     return VmRow(
         id=vm.id[:12],
@@ -70,10 +69,18 @@ def vm_row(vm: VmRecord, container_name: str, sample: ContainerSample | None, no
         template_share=_size(vm.host_template_bytes),
         hypervisor=f"{hypervisor_name(vm.hypervisor)}/{vm.accelerator.upper()}",
         pid="–" if vm.pid is None else str(vm.pid),
-        boot=formats.milliseconds(boot_ms) if boot_ms else "–",
+        start=_start(vm),
         up=formats.age(vm.started_at_ns, now_ns),
         heard=f"{heard} ago" if heard else "–",
     )
+
+
+def _start(vm: VmRecord) -> str:
+    total_ms = sum(stage.duration_ms for stage in vm.boot_stages)
+    if not total_ms:
+        return "–"
+    text = formats.milliseconds(total_ms)
+    return text if vm.start_path is None else f"{vm.start_path} {text}"
 
 
 def _size(size_bytes: int | None) -> str:

@@ -22,12 +22,13 @@ from app.domain.container import Container
 from app.domain.container_config import ContainerConfig, check_config, check_name, plan_process
 from app.domain.event import Event, EventType
 from app.domain.sizing import LaunchPlan, plan_launch, size_vm
-from app.domain.vm import Accelerator, BootStage, VmRecord, VmState
+from app.domain.vm import Accelerator, BootStage, StartPath, VmRecord, VmState
 
 if TYPE_CHECKING:
     from app.services.bundle import Services
 from app.services.feed import ChangeFeed
 from app.services.hosts import HostView
+from app.services.templates import TemplateState, TemplateView
 from tests.unit.web.fake_stores import FakeEvents, FakeImages, FakeLogs, FakeStats, now_ns
 
 STAGES = (
@@ -234,7 +235,7 @@ class FakeHosts:
             containers_running=sum(one.is_live for one in containers),
             containers_total=len(containers),
             images_total=len(self._images.all),
-            templates=(),
+            templates=(TemplateView(2, TemplateState.READY, memory_used_bytes=99 * MIB),),
         )
 
     async def vms(self) -> list[VmRecord]:
@@ -250,6 +251,7 @@ class FakeHosts:
                 pid=4711,
                 started_at_ns=one.started_at_ns or now_ns(),
                 boot_stages=one.boot_stages,
+                start_path=StartPath.CLONE,
                 last_heard_at_ns=now_ns() - 10**9,
                 host_resident_bytes=141 * MIB,
                 host_template_bytes=4 * MIB,

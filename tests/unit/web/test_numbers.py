@@ -147,6 +147,16 @@ def event(action: str, **facts: str) -> Event:
     ("action", "facts", "text"),
     [
         ("start", {"boot_ms": "1676"}, "running: PID 1 after 1676 ms"),
+        (
+            "start",
+            {"boot_ms": "412", "path": "clone"},
+            "running: PID 1 after 412 ms, by a clone",
+        ),
+        (
+            "template-failed",
+            {"error": "no room", "vcpus": "2", "state": "building"},
+            "template failed: no room",
+        ),
         ("die", {"exitCode": "1"}, "exited 1"),
         ("die", {"exitCode": "137", "oomKilled": "true"}, "exited 137, out of memory"),
         ("kill", {"signal": "SIGHUP"}, "signal sent: signal HUP"),
