@@ -5,6 +5,8 @@ modules is told by two of those files, in the form of modules-load.d(5): `EARLY_
 channel to the host needs, and `LATE_MODULES`, loaded once the agent answers. The paths to load, in
 order, are in /etc/modules.load; a line beginning with `#` separates the two parts.
 
+Beside them lies the layer that a VM warms up with before it gets a container.
+
 Equal inputs give equal bytes, and are built once: by key (LinuxKit file, agent sources, kernel
 package versions, this builder) in a cache that any number of processes may use.
 """
@@ -45,12 +47,14 @@ from app.guest.publishing import (
     remove_unused,
     write_durably,
 )
+from app.guest.warm_up import pack_warm_up_layer
 
 EARLY_MODULES = "etc/modules-load.d/early.conf"
 LATE_MODULES = "etc/modules-load.d/late.conf"
 AGENT_BINARY = "slipway-agent"
+WARM_UP_BINARY = "warm-up"
 # Raised when the same inputs would give other bytes.
-_FORMAT = 1
+_FORMAT = 2
 _MODULE_LIST = "etc/modules.load"
 _COMPILE_TIMEOUT_S = 300.0
 # Long enough for another process to download a kernel.
@@ -71,6 +75,7 @@ class GuestImage:
         cmdline: Kernel command line, without what a hypervisor's devices need.
         kernel_version: As `uname -r` tells it in the guest.
         key: Names the build: equal keys, equal bytes.
+        warm_up_layer: A disk as image layers are; its `/warm-up` does what usual programs do.
     """
 
     kernel: Path
@@ -78,6 +83,15 @@ class GuestImage:
     cmdline: str
     kernel_version: str
     key: str
+    warm_up_layer: Path
+
+
+@dataclass(frozen=True)
+class _Programs:
+    """What was compiled."""
+
+    agent: bytes
+    warm_up_layer: bytes
 
 
 async def build_guest(
@@ -132,10 +146,12 @@ async def build_guest(
             directory = cache_dir / "images" / key
             image = await asyncio.to_thread(_load, directory)
             if image is None:
-                agent = await _compile_agent(agent_source_dir, cache_dir, progress)
+                programs = await _compile(
+                    agent_source_dir, cache_dir, progress, source_date_epoch_s
+                )
                 progress("writing the initrd")
                 image = await asyncio.to_thread(
-                    _publish, file, kernel, agent, directory, source_date_epoch_s
+                    _publish, file, kernel, programs, directory, source_date_epoch_s
                 )
             return image
     except OSError as exc:
@@ -253,7 +269,9 @@ def _image_key(
     return digest.hexdigest()[:32]
 
 
-async def _compile_agent(source_dir: Path, cache_dir: Path, progress: Progress) -> bytes:
+async def _compile(
+    source_dir: Path, cache_dir: Path, progress: Progress, source_date_epoch_s: int
+) -> _Programs:
     progress("compiling the agent")
     output = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=".agent-", dir=cache_dir))
     try:
@@ -263,7 +281,10 @@ async def _compile_agent(source_dir: Path, cache_dir: Path, progress: Progress) 
             advice=_COMPILER_ADVICE,
             environment={"MAKEFLAGS": "", "MAKELEVEL": "", "SOURCE_DATE_EPOCH": "0"},
         )
-        return await asyncio.to_thread((output / AGENT_BINARY).read_bytes)
+        layer = await pack_warm_up_layer(
+            output / WARM_UP_BINARY, output, source_date_epoch_s=source_date_epoch_s
+        )
+        return _Programs(await asyncio.to_thread((output / AGENT_BINARY).read_bytes), layer)
     except CommandFailed as exc:
         raise PrerequisiteMissing(
             f"the agent cannot be compiled: {exc.output}", advice=_COMPILER_ADVICE
@@ -290,14 +311,19 @@ def _root_entries(file: LinuxKitFile, kernel: Kernel, agent: bytes) -> Iterable[
 
 
 def _publish(
-    file: LinuxKitFile, kernel: Kernel, agent: bytes, directory: Path, source_date_epoch_s: int
+    file: LinuxKitFile,
+    kernel: Kernel,
+    programs: _Programs,
+    directory: Path,
+    source_date_epoch_s: int,
 ) -> GuestImage:
     archive = io.BytesIO()
-    write_newc(_root_entries(file, kernel, agent), archive, mtime_s=source_date_epoch_s)
+    write_newc(_root_entries(file, kernel, programs.agent), archive, mtime_s=source_date_epoch_s)
     directory.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".image-", dir=directory.parent))
     try:
         write_durably(staging / "initrd", archive.getvalue())
+        write_durably(staging / "warm-up.sqfs", programs.warm_up_layer)
         # One copy on the disk, whichever directory is removed first.
         os.link(kernel.vmlinux, staging / "vmlinux")
         manifest = {"cmdline": file.cmdline, "kernel_version": kernel.release}
@@ -312,8 +338,8 @@ def _publish(
     return image
 
 
-def _sizes(directory: Path) -> tuple[int, int]:
-    return (directory / "vmlinux").stat().st_size, (directory / "initrd").stat().st_size
+def _sizes(directory: Path) -> Iterable[int]:
+    return ((directory / name).stat().st_size for name in ("vmlinux", "initrd", "warm-up.sqfs"))
 
 
 def _load(directory: Path) -> GuestImage | None:
@@ -329,6 +355,7 @@ def _load(directory: Path) -> GuestImage | None:
             cmdline=manifest["cmdline"],
             kernel_version=manifest["kernel_version"],
             key=directory.name,
+            warm_up_layer=directory / "warm-up.sqfs",
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

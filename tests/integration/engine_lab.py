@@ -58,6 +58,7 @@ class EngineLab:
             cmdline="quiet",
             kernel_version="6.1.0-fake",
             key="fake",
+            warm_up_layer=self._kernel,
         )
         self.hypervisor = FakeHypervisor(self.machine, can_clone=self.can_clone)
         return Machine(self.hypervisor, "1.0", guest)

@@ -50,6 +50,7 @@ OUT ?= build
 all:
 \tmkdir -p $(OUT)
 \tcat $(dir $(abspath $(lastword $(MAKEFILE_LIST))))agent.c > $(OUT)/slipway-agent
+\techo warm > $(OUT)/warm-up
 """
 
 
@@ -129,6 +130,7 @@ async def test_same_inputs_give_the_same_bytes_elsewhere(
     assert second.initrd != first.initrd
     assert second.initrd.read_bytes() == first.initrd.read_bytes()
     assert second.kernel.read_bytes() == first.kernel.read_bytes()
+    assert second.warm_up_layer.read_bytes() == first.warm_up_layer.read_bytes()
     assert second.key == first.key
 
 
@@ -314,14 +316,21 @@ async def test_kernel_of_an_unknown_form_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("missing", "cure"), [("apt-cache", "Debian and Ubuntu"), ("make", "apt-get install gcc")]
+    ("missing", "cure"),
+    [
+        ("apt-cache", "Debian and Ubuntu"),
+        ("make", "apt-get install gcc"),
+        ("mksquashfs", "squashfs-tools"),
+    ],
 )
 async def test_missing_program_is_named_with_its_cure(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str, cure: str
 ) -> None:
     path = tmp_path / "path"
     path.mkdir()
-    for name in ("apt-cache", "apt-get", "make", "dpkg-deb", "tar", "sh", "cat", "mkdir", "cp"):
+    for name in (
+        "apt-cache", "apt-get", "make", "dpkg-deb", "tar", "sh", "cat", "mkdir", "cp", "mksquashfs",
+    ):  # fmt: skip
         program = workshop.apt.programs / name
         target = program if program.exists() else Path(f"/usr/bin/{name}")
         if name != missing:
@@ -356,13 +365,15 @@ async def test_cancelled_build_leaves_nothing(workshop: Workshop, tmp_path: Path
     await workshop.build()
 
 
-async def test_damaged_image_is_built_anew(workshop: Workshop) -> None:
+@pytest.mark.parametrize("name", ["initrd", "warm_up_layer"])
+async def test_damaged_image_is_built_anew(workshop: Workshop, name: str) -> None:
     first = await workshop.build()
-    good = first.initrd.read_bytes()
-    first.initrd.write_bytes(good[:-512])
+    damaged = getattr(first, name)
+    good = damaged.read_bytes()
+    damaged.write_bytes(good[:-512])
     second = await workshop.build()
     assert second.key == first.key
-    assert second.initrd.read_bytes() == good
+    assert getattr(second, name).read_bytes() == good
 
 
 async def test_old_images_are_removed(workshop: Workshop) -> None:

@@ -76,7 +76,7 @@ class Shelf:
     def __init__(self, saver: Saver) -> None:
         self.told: list[TemplateView] = []
         self.changed = asyncio.Event()
-        guest = GuestImage(Path("k"), Path("i"), "quiet", "6.1", "key")
+        guest = GuestImage(Path("k"), Path("i"), "quiet", "6.1", "key", Path("w"))
         self.shelf = TemplateShelf(
             cast(Hypervisor, saver), guest, boot_timeout_s=5, on_failure=self._tell
         )
