@@ -1,9 +1,20 @@
 import os
+import subprocess
+import time
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
-from bench.processes import cpu_s, host_cpu_s, resident
+from bench.processes import (
+    Resident,
+    children,
+    command_name,
+    cpu_clock_ms,
+    cpu_s,
+    host_cpu_s,
+    resident,
+)
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -38,6 +49,29 @@ def test_own_process_can_be_read() -> None:
     memory = resident(os.getpid())
     assert 0 < memory.pss_bytes <= memory.rss_bytes
     assert cpu_s(os.getpid()) > 0
+
+
+def test_the_cpu_clock_counts_what_the_process_does() -> None:
+    before_ms, own_before_ns = cpu_clock_ms(os.getpid()), time.process_time_ns()
+    while time.process_time_ns() - own_before_ns < 3_000_000:
+        pass
+    spent_ms = cpu_clock_ms(os.getpid()) - before_ms
+    own_ms = (time.process_time_ns() - own_before_ns) / 1e6
+    assert 3 <= spent_ms <= own_ms + 3
+
+
+def test_children_are_found_by_name() -> None:
+    with subprocess.Popen(["cat"], stdin=PIPE, stdout=PIPE, bufsize=0) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"1")
+        assert process.stdout.read(1) == b"1"  # from then on it is cat
+        assert process.pid in children(os.getpid())
+        assert command_name(process.pid) == "cat"
+
+
+def test_memory_in_a_line_of_results() -> None:
+    assert Resident(3_000_000, 1_250_000).as_mb() == {"rss_mb": 3.0, "pss_mb": 1.2}
 
 
 def test_a_process_that_is_gone_is_an_error(tmp_path: Path) -> None:
