@@ -17,6 +17,7 @@ class VmState(StrEnum):
 class StartPath(StrEnum):
     """How a container came to its VM."""
 
+    POOL = "pool"  # a copy of a template that was warmed up and waited
     CLONE = "clone"  # a copy of a template
     BOOT = "boot"  # a kernel booted for it
 
