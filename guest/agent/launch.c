@@ -224,20 +224,27 @@ void launch_exec(uint64_t request, struct container *c, const char *id,
 	}
 }
 
-void launch_start(uint64_t request, struct container *c)
+static void go(uint64_t request, struct process *p)
 {
-	struct control_message go = { 0 };
-	struct process *p = c->init;
-
-	if (!p || p->state != PROCESS_STATE_CREATED || p->has_request) {
-		refuse(request, EALREADY, "the container has been started already");
-		return;
-	}
 	p->has_request = true;
 	p->request = request;
 	buffer_init(&p->result, RESULT_LIMIT_BYTES);
 	/* A failure means that the process is dead, which the end of the socket tells. */
-	control_send(p->control_fd, &go, NULL, 0);
+	control_send(p->control_fd, &(struct control_message){ 0 }, NULL, 0);
+}
+
+void launch_start(uint64_t request, struct container *c)
+{
+	struct process *p = c->init;
+
+	if (p && p->state == PROCESS_STATE_SETUP && !p->has_start) {
+		p->has_start = true;
+		p->start = request;
+	} else if (p && p->state == PROCESS_STATE_CREATED && !p->has_request) {
+		go(request, p);
+	} else {
+		refuse(request, EALREADY, "the container has been started already");
+	}
 }
 
 static void answer(struct process *p, int error, const char *text)
@@ -262,11 +269,13 @@ static void stop_listening(struct process *p)
 /* CREATE and EXEC leave nothing behind; after START the container is there, ended. */
 static void failed(struct process *p, int error, const char *text)
 {
-	uint64_t request = p->request;
+	struct process was = *p;
 
 	if (p->state == PROCESS_STATE_SETUP) {
 		undo(p);
-		refuse(request, error, text);
+		refuse(was.request, error, text);
+		if (was.has_start)
+			refuse(was.start, error, text);
 		return;
 	}
 	stop_listening(p);
@@ -334,6 +343,8 @@ static void ready(struct process *p)
 	p->time_ns = clock_ns(CLOCK_REALTIME);
 	put_number(&p->result, TAG_PID, (uint64_t)p->pid);
 	answer(p, 0, NULL);
+	if (p->has_start)
+		go(p->start, p);
 }
 
 /* False if the process has failed (and may be gone). */

@@ -55,6 +55,8 @@ struct process {
 	bool has_request;
 	uint64_t request;
 	struct buffer result;
+	bool has_start; /* a START that came while CREATE was under way */
+	uint64_t start;
 };
 
 struct container *container_find(const char *id);

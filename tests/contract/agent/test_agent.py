@@ -154,6 +154,19 @@ async def test_start_twice_is_refused(host: RawHost) -> None:
     assert (await host.request(Op.START, [(Tag.CONTAINER, CONTAINER)])).number(Tag.ERRNO) != 0
 
 
+async def test_start_may_be_sent_behind_create(host: RawHost) -> None:
+    create = [(Tag.OP, Op.CREATE), *container_fields(container_spec("echo", "early"))]
+    start: FieldList = [(Tag.OP, Op.START), (Tag.CONTAINER, CONTAINER)]
+    numbers = [host.next_id(), host.next_id(), host.next_id()]
+    for number, fields in zip(numbers, (create, start, start), strict=True):
+        await host.send(
+            *encode_message(FrameType.REQUEST, encode_fields(fields), offset=number),
+        )
+    errors = [(await host.answer(number)).number(Tag.ERRNO) for number in numbers]
+    assert errors == [0, 0, errno.EALREADY]
+    assert joined(await host.output(OUTPUT)) == b"early\n"
+
+
 async def test_start_of_a_missing_program_tells_errno_and_name(host: RawHost) -> None:
     await host.ok(Op.CREATE, container_fields(container_spec("no-such-program")))
     answer = await host.request(Op.START, [(Tag.CONTAINER, CONTAINER)])
