@@ -27,7 +27,7 @@ async def pack_warm_up_layer(program: Path, directory: Path, *, source_date_epoc
         # As image layers are made: the guest runs the same paths of squashfs for both.
         await run_command(
             ["mksquashfs", root, disk, "-comp", "lz4", "-no-fragments", "-reproducible",
-             "-noappend", "-all-root", "-no-xattrs", "-no-progress", "-quiet"],
+             "-no-exports", "-noappend", "-all-root", "-no-xattrs", "-no-progress", "-quiet"],
             timeout_s=_PACK_TIMEOUT_S,
             advice=_ADVICE,
             # Stamps the file system and caps the times of all that is in it.

@@ -203,6 +203,8 @@ void platform_sync(struct container *c)
 	pid = fork();
 	if (!pid) {
 		syncfs(p->scratch);
+		/* Before the end of the pipe: the host may take the disk out once it has the answer. */
+		close(p->scratch);
 		_exit(0);
 	}
 	close(ends[1]);
