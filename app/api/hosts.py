@@ -69,6 +69,17 @@ class TemplateDocument(BaseModel):
     memory_used_bytes: int = Field(description="Host memory that all its clones share.")
 
 
+class PoolDocument(BaseModel):
+    """VMs that have gone through a whole start once and wait for containers.
+
+    They are no containers' VMs: `/vms` does not list them.
+    """
+
+    waiting: int = Field(description="How many can be taken at this moment.")
+    size: int = Field(description="How many shall wait, by the setting or by recent demand.")
+    reason: str = Field(description="Why fewer wait than shall; empty while all is well.")
+
+
 class HostDocument(BaseModel):
     """A host; this release has the one that the engine runs on, `local`."""
 
@@ -94,6 +105,7 @@ class HostDocument(BaseModel):
     containers_total: int
     images_total: int
     templates: list[TemplateDocument]
+    pool: PoolDocument | None = Field(description="Null while the pool is off.")
 
     @classmethod
     def of(cls, host: HostView) -> Self:
@@ -105,6 +117,7 @@ class HostDocument(BaseModel):
             "accelerator_reason",
             "accelerator_boot_ms",
             "templates",
+            "pool",
         }
         return cls(
             started=moment(host.started_at_ns),
@@ -112,6 +125,7 @@ class HostDocument(BaseModel):
             accelerator_reason=host.accelerator.reason,
             accelerator_boot_ms=host.accelerator.boot_ms,
             templates=[TemplateDocument(**asdict(view)) for view in host.templates],
+            pool=PoolDocument(**asdict(host.pool)) if host.pool is not None else None,
             **{name: getattr(host, name) for name in names},
         )
 
@@ -134,7 +148,7 @@ async def get_host(
 
 @router.get("/vms", summary="List micro-VMs", tags=["vms"])
 async def list_vms(services: ServicesOf, _: Initiator) -> list[VmView]:
-    """One for each container that runs."""
+    """One for each container that runs; those that wait in the pool are told with the host."""
     return [VmView.of(vm) for vm in await services.hosts.vms()]
 
 

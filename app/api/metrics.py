@@ -70,6 +70,9 @@ async def _host_gauges(registry: CollectorRegistry, services: Services) -> None:
             host.started_at_ns / 1e9,
         ),
     }
+    if host.pool is not None:
+        values["slipway_pool_waiting"] = ("Warmed VMs that can be taken.", host.pool.waiting)
+        values["slipway_pool_size"] = ("Warmed VMs that shall wait.", host.pool.size)
     for name, (help_text, value) in values.items():
         Gauge(name, help_text, registry=registry).set(value)
     info = Gauge(

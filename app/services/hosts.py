@@ -13,6 +13,7 @@ from app import __version__
 from app.domain.vm import Accelerator, VmRecord
 from app.oci.store import ImageStore
 from app.services.admission import read_memory
+from app.services.pool import PoolView, WarmPool
 from app.services.registry import ContainerRegistry
 from app.services.supervisor import Supervisor
 from app.services.templates import TemplateShelf, TemplateView
@@ -20,7 +21,11 @@ from app.services.templates import TemplateShelf, TemplateView
 
 @dataclass(frozen=True)
 class HostView:
-    """A host as shown; memory and disk are the host's own numbers at this moment."""
+    """A host as shown; memory and disk are the host's own numbers at this moment.
+
+    Attributes:
+        pool: None if it is off.
+    """
 
     name: str
     os: str
@@ -43,6 +48,7 @@ class HostView:
     containers_total: int
     images_total: int
     templates: tuple[TemplateView, ...]
+    pool: PoolView | None
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,7 @@ class HostService:
         images: ImageStore,
         supervisor: Supervisor,
         templates: TemplateShelf,
+        pool: WarmPool | None = None,
     ) -> None:
         self._facts = facts
         self._data_dir = data_dir
@@ -112,6 +119,7 @@ class HostService:
         self._images = images
         self._supervisor = supervisor
         self._templates = templates
+        self._pool = pool
         self._started_at_ns = time.time_ns()
 
     async def host(self) -> HostView:
@@ -143,6 +151,7 @@ class HostService:
             containers_total=len(containers),
             images_total=len(self._images.list_images()),
             templates=self._templates.views(),
+            pool=self._pool.view() if self._pool is not None else None,
         )
 
     async def vms(self) -> list[VmRecord]:

@@ -21,7 +21,14 @@ from app.web.loglines import LINES_AT_ONCE, packed_lines, plain_line
 from app.web.memory import MemoryView, memory_view
 from app.web.sessions import Posted, SignedIn, Viewer, services_of
 from app.web.shell import Flash, Shell, build_shell, local_path
-from app.web.states import Mark, container_mark, has_failed, isolation_text, vm_mark
+from app.web.states import (
+    Mark,
+    container_mark,
+    has_failed,
+    isolation_text,
+    start_path_text,
+    vm_mark,
+)
 from app.web.templating import render
 
 if TYPE_CHECKING:
@@ -67,6 +74,7 @@ class ContainerHead:
     notices: tuple[Notice, ...]
     actions: frozenset[str]
     boot: BootView | None
+    start_path: str
     memory: MemoryView | None
 
 
@@ -177,6 +185,7 @@ async def container_head(
         notices=tuple(_notices(container, now_ns)),
         actions=_ACTIONS[container.state],
         boot=boot_view(container),
+        start_path=start_path_text(vm.start_path or "") if vm else "",
         memory=memory_view(sample, container.config.memory_bytes) if sample else None,
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from app.domain.event import Event, EventType
 from app.web import formats
 from app.web.boot import TimelineMark
-from app.web.states import Mark
+from app.web.states import Mark, start_path_text
 
 _CONTAINER_TEXTS = {
     "create": "created",
@@ -29,7 +29,6 @@ _VM_TEXTS = {
     "end": "VM ended",
     "adopt": "VM found running and taken over",
 }
-_PATH_TEXTS = {"clone": ", by a clone", "boot": ", by a boot"}
 _IMAGE_TEXTS = {
     "import": "imported",
     "tag": "tagged",
@@ -90,8 +89,9 @@ def event_text(event: Event) -> str:
         text = words.get(event.action, re.sub("[-_]", " ", event.action))
     extras = [attributes[key] for key in _SHOWN_ATTRIBUTES if attributes.get(key)]
     if "boot_ms" in attributes:
-        path = _PATH_TEXTS.get(attributes.get("path", ""), "")
-        extras.append(f"PID 1 after {attributes['boot_ms']} ms{path}")
+        extras.append(f"PID 1 after {attributes['boot_ms']} ms")
+        if path := start_path_text(attributes.get("path", "")):
+            extras.append(path)
     if event.action in {"stop", "kill"} and "signal" in attributes:
         extras = [f"signal {attributes['signal'].removeprefix('SIG')}"]
     if not extras:

@@ -22,6 +22,7 @@ from app.web.templating import render
 
 if TYPE_CHECKING:
     from app.services.hosts import HostView
+    from app.services.pool import PoolView
 
 router = APIRouter(route_class=WebRoute)
 EVENTS_SHOWN = 8
@@ -63,6 +64,7 @@ class HostLine:
     used_bytes: int
     isolation_bytes: int
     template_bytes: int
+    pool: str
 
 
 @dataclass(frozen=True)
@@ -180,4 +182,16 @@ def host_line(host: "HostView", samples: Sequence[ContainerSample], now_ns: int)
         used_bytes=max(host.memory_total_bytes - host.memory_available_bytes, 0),
         isolation_bytes=by_class["f-kern"] + by_class["f-vmm"],
         template_bytes=sum(one.host_template_bytes or 0 for one in samples),
+        pool=pool_text(host.pool),
     )
+
+
+def pool_text(pool: "PoolView | None") -> str:
+    """How many VMs wait warmed, and why not all."""
+    if pool is None:
+        return "off: no VM waits, each start makes its own"
+    noun = "VM waits" if pool.size == 1 else "VMs wait"
+    text = f"{pool.waiting} of {pool.size} warmed {noun}"
+    if pool.waiting >= pool.size:
+        return text
+    return f"{text}: {pool.reason or 'more are being made'}"

@@ -128,6 +128,11 @@ def vm_mark(vm: VmRecord | None) -> Mark:
             return ABSENT_VM
 
 
+def start_path_text(path: str) -> str:
+    """By which path a container came to its VM; empty if that is not known."""
+    return {"pool": "from the pool", "clone": "by a clone", "boot": "by a boot"}.get(path, "")
+
+
 def hypervisor_name(hypervisor: str) -> str:
     """As its makers write it."""
     return {"qemu": "QEMU", "hyperv": "Hyper-V"}.get(hypervisor.lower(), hypervisor)

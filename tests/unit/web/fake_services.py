@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from app.services.bundle import Services
 from app.services.feed import ChangeFeed
 from app.services.hosts import HostView
+from app.services.pool import PoolView
 from app.services.templates import TemplateState, TemplateView
 from tests.unit.web.fake_stores import FakeEvents, FakeImages, FakeLogs, FakeStats, now_ns
 
@@ -211,6 +212,8 @@ class FakeHosts:
     def __init__(self, containers: FakeContainers, images: FakeImages) -> None:
         self._containers, self._images = containers, images
         self.memory_available_bytes = 11 * GIB
+        self.pool: PoolView | None = PoolView(3, 4)
+        self.start_path: StartPath | None = StartPath.POOL
 
     async def host(self) -> HostView:
         containers = await self._containers.list()
@@ -236,6 +239,7 @@ class FakeHosts:
             containers_total=len(containers),
             images_total=len(self._images.all),
             templates=(TemplateView(2, TemplateState.READY, memory_used_bytes=99 * MIB),),
+            pool=self.pool,
         )
 
     async def vms(self) -> list[VmRecord]:
@@ -251,7 +255,7 @@ class FakeHosts:
                 pid=4711,
                 started_at_ns=one.started_at_ns or now_ns(),
                 boot_stages=one.boot_stages,
-                start_path=StartPath.CLONE,
+                start_path=self.start_path,
                 last_heard_at_ns=now_ns() - 10**9,
                 host_resident_bytes=141 * MIB,
                 host_template_bytes=4 * MIB,

@@ -153,6 +153,11 @@ def event(action: str, **facts: str) -> Event:
             "running: PID 1 after 412 ms, by a clone",
         ),
         (
+            "start",
+            {"boot_ms": "38", "path": "pool"},
+            "running: PID 1 after 38 ms, from the pool",
+        ),
+        (
             "template-failed",
             {"error": "no room", "vcpus": "2", "state": "building"},
             "template failed: no room",

@@ -5,6 +5,8 @@ import pytest
 
 from app.domain.container import ended
 from app.domain.log import LogStream
+from app.domain.vm import StartPath
+from app.services.pool import PoolView
 from tests.unit.web.fake_services import Fakes
 from tests.unit.web.fake_stores import now_ns, sample
 
@@ -175,6 +177,35 @@ async def test_overview_names_what_needs_attention(
     assert "ended with exit code 3" in text
     assert "Little memory" in text
     assert "KVM opened and the guest did not boot" in text
+
+
+@pytest.mark.parametrize(
+    ("pool", "text"),
+    [
+        (PoolView(4, 4), "4 of 4 warmed VMs wait<"),
+        (PoolView(0, 1), "0 of 1 warmed VM waits: more are being made<"),
+        (PoolView(1, 4, "no room"), "1 of 4 warmed VMs wait: no room<"),
+        (None, "off: no VM waits, each start makes its own<"),
+    ],
+)
+async def test_host_tells_what_waits_in_the_pool(
+    browser: httpx2.AsyncClient, fakes: Fakes, pool: PoolView | None, text: str
+) -> None:
+    fakes.hosts.pool = pool
+    assert text in (await browser.get("/host")).text
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [(StartPath.POOL, "from the pool"), (StartPath.CLONE, "by a clone"), (None, "")],
+)
+async def test_container_tells_by_which_path_it_started(
+    browser: httpx2.AsyncClient, fakes: Fakes, path: StartPath | None, words: str
+) -> None:
+    web = await fakes.launch("web")
+    fakes.hosts.start_path = path
+    text = (await browser.get(f"/containers/{web.short_id}")).text
+    assert re.search(rf"to PID 1 <b[^>]*>1.68 s</b>{words and ' ' + words}</span>", text)
 
 
 async def test_events_go_back_page_by_page(browser: httpx2.AsyncClient, fakes: Fakes) -> None:
