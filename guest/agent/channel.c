@@ -36,7 +36,6 @@ static struct {
 	void (*closed)(void);
 	struct receiver receiver;
 	bool established;
-	bool greeted; /* HELLO has come, but not yet any sign that its sender is connected */
 	bool readable;
 	bool writable;
 	struct message *first;
@@ -66,29 +65,23 @@ static void drop_queue(void)
 	channel.out_end = 0;
 }
 
-/* read() says 0 as long as nobody is connected. Connections are reported by another queue of the device
- * than the data: a new host's HELLO may be read before the kernel knows of that host, and then the
- * 0 that follows is no news. */
+/* The end of a socket. A virtio port has none: read() says 0 as long as nobody is connected, but who is
+ * connected is reported by another queue of the device than the data, and later. HELLO may long have
+ * been read when the kernel still learns that the host before has left, so a 0 is no news at all: what is
+ * queued waits for a host, and only HELLO tells that it is another one. */
 static void disconnect(void)
 {
-	int fd;
+	int fd = channel.watch.fd;
 
 	channel.readable = false;
-	if (channel.greeted) {
-		channel.greeted = false;
-		return;
-	}
 	channel.established = false;
 	drop_queue();
 	receiver_init(&channel.receiver);
 	requests_disconnected();
 	outputs_disconnected();
-	if (channel.closed) {
-		fd = channel.watch.fd;
-		loop_remove(&channel.watch);
-		close(fd);
-		channel.closed();
-	}
+	loop_remove(&channel.watch);
+	close(fd);
+	channel.closed();
 }
 
 static void port_ready(struct watch *w, uint32_t events)
@@ -138,7 +131,6 @@ static void greet(const struct frame *f)
 	struct buffer answer;
 
 	channel.established = false;
-	channel.greeted = !channel.closed; /* a socket's end is its end */
 	drop_queue();
 	requests_disconnected();
 	outputs_disconnected();
@@ -208,8 +200,8 @@ static void receive(void)
 			receiver_added(&channel.receiver, (size_t)count);
 		else if (count < 0 && errno == EINTR)
 			continue;
-		else if (count < 0 && errno == EAGAIN)
-			channel.readable = channel.greeted = false;
+		else if ((count < 0 && errno == EAGAIN) || !channel.closed)
+			channel.readable = false;
 		else
 			disconnect();
 	}

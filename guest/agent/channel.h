@@ -1,6 +1,6 @@
 /* The connection to the host: HELLO, what may be sent when, and the order of sending.
  *
- *   no host --HELLO--> established --port read 0 / socket closed--> no host
+ *   no host --HELLO--> established --socket closed--> no host
  *                      established --HELLO--> established (everything queued is dropped)
  */
 #ifndef SLIPWAY_CHANNEL_H
