@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from app.core.errors import SlipwayError
 from app.db.database import Database
 from app.db.migrate import upgrade_database
+from app.domain.container_config import ContainerConfig
 from app.domain.event import EventType
 from app.domain.vm import Accelerator
 from app.guest.image import GuestImage
@@ -24,6 +25,7 @@ from app.services.bundle import Services
 from app.services.cache_reclaim import CacheReclaim
 from app.services.console import ConsoleArchive
 from app.services.containers import ContainerService
+from app.services.demand import Demand
 from app.services.events import EventService
 from app.services.exec import ExecService
 from app.services.feed import ChangeFeed
@@ -32,11 +34,13 @@ from app.services.images import ImageService
 from app.services.launch import Launcher
 from app.services.logs import LogService
 from app.services.parts import EngineParts
+from app.services.pool import WarmPool
 from app.services.registry import ContainerRegistry
 from app.services.residency import ResidencySampler
 from app.services.stats import StatsService
 from app.services.supervisor import Supervisor
 from app.services.templates import TemplateShelf, TemplateView
+from app.services.warm_vm import Warmer
 from app.settings import Settings
 from app.storage.ballast import Ballast
 from app.storage.scratch import ScratchDisks
@@ -71,6 +75,15 @@ class _Stores:
     ballast: Ballast
 
 
+@dataclass(frozen=True)
+class _Workers:
+    """What has tasks of its own and is no service."""
+
+    supervisor: Supervisor
+    templates: TemplateShelf
+    pool: WarmPool
+
+
 @asynccontextmanager
 async def run_engine(settings: Settings, machine: Machine) -> AsyncIterator[Services]:
     """Run the engine for as long as the context lasts; VMs run on after it.
@@ -86,13 +99,11 @@ async def run_engine(settings: Settings, machine: Machine) -> AsyncIterator[Serv
         stack.push_async_callback(machine.hypervisor.close)
         facts = await asyncio.to_thread(read_host_facts)
         accelerator = await machine.hypervisor.accelerator()
-        services, supervisor, templates = _assemble(settings, machine, stores, facts, accelerator)
+        services, workers = _assemble(settings, machine, stores, facts, accelerator)
         known_ids = {container.id for container in await services.containers.list()}
         for orphan in await stores.scratch.remove_orphans(known_ids):
             logger.warning("Scratch disk %s belonged to no container: removed", orphan)
-        await stack.enter_async_context(
-            _background(supervisor, templates, services, stores, settings)
-        )
+        await stack.enter_async_context(_background(workers, services, stores, settings))
         await services.events.note(EventType.HOST, "engine-start", "local", facts.name)
         yield services
 
@@ -103,7 +114,7 @@ def _assemble(
     stores: _Stores,
     facts: HostFacts,
     accelerator: Accelerator,
-) -> tuple[Services, Supervisor, TemplateShelf]:
+) -> tuple[Services, _Workers]:
     feed = ChangeFeed()
     events = EventService(stores.database, feed)
     registry = ContainerRegistry(stores.database, events, feed, stores.ballast)
@@ -118,7 +129,9 @@ def _assemble(
         stop_grace_s=settings.stop_grace_s,
     )
     templates = _make_shelf(settings, machine, facts, events)
-    launcher = _make_launcher(settings, machine, stores, facts, admission, templates)
+    demand = Demand()
+    pool = _make_pool(settings, machine, stores, facts, admission, templates, demand, events)
+    launcher = _make_launcher(settings, machine, stores, facts, admission, templates, pool, demand)
     parts = EngineParts(
         hypervisor=machine.hypervisor,
         launcher=launcher,
@@ -140,13 +153,13 @@ def _assemble(
         logs=LogService(stores.log_store, hub, containers),
         events=events,
         hosts=_make_hosts(
-            settings, machine, stores, facts, accelerator, registry, supervisor, templates
+            settings, machine, stores, facts, accelerator, registry, supervisor, templates, pool
         ),
         stats=StatsService(supervisor.samplers, cache_reclaim=reclaim),
         accounts=AccountService(stores.database),
         feed=feed,
     )
-    return services, supervisor, templates
+    return services, _Workers(supervisor, templates, pool)
 
 
 def _make_admission(settings: Settings, facts: HostFacts) -> Admission:
@@ -171,6 +184,38 @@ def _make_shelf(
     )
 
 
+def _make_pool(
+    settings: Settings,
+    machine: Machine,
+    stores: _Stores,
+    facts: HostFacts,
+    admission: Admission,
+    templates: TemplateShelf,
+    demand: Demand,
+    events: EventService,
+) -> WarmPool:
+    warmer = Warmer(
+        hypervisor=machine.hypervisor,
+        guest=machine.guest,
+        scratch=stores.scratch,
+        size=admission.size(ContainerConfig(image=""), layer_count=1),
+        scratch_size_bytes=settings.scratch_size_bytes,
+        spill_bytes=settings.log_spill_bytes,
+        connect_timeout_s=settings.boot_timeout_s,
+    )
+    has_templates = settings.templates and machine.hypervisor.capabilities.snapshot
+    wanted = settings.pool_size if has_templates else "0"
+    return WarmPool(
+        warmer,
+        templates,
+        admission,
+        demand,
+        size=None if wanted == "auto" else int(wanted),
+        host_cpus=facts.cpus,
+        on_failure=lambda error: _tell_pool_failed(events, error),
+    )
+
+
 def _make_launcher(
     settings: Settings,
     machine: Machine,
@@ -178,6 +223,8 @@ def _make_launcher(
     facts: HostFacts,
     admission: Admission,
     templates: TemplateShelf,
+    pool: WarmPool,
+    demand: Demand,
 ) -> Launcher:
     return Launcher(
         hypervisor=machine.hypervisor,
@@ -186,6 +233,8 @@ def _make_launcher(
         scratch=stores.scratch,
         admission=admission,
         templates=templates,
+        pool=pool,
+        demand=demand,
         host_cpus=facts.cpus,
         scratch_size_bytes=settings.scratch_size_bytes,
         spill_bytes=settings.log_spill_bytes,
@@ -201,6 +250,7 @@ def _make_hosts(
     registry: ContainerRegistry,
     supervisor: Supervisor,
     templates: TemplateShelf,
+    pool: WarmPool,
 ) -> HostService:
     return HostService(
         facts=facts,
@@ -214,6 +264,7 @@ def _make_hosts(
         images=stores.images,
         supervisor=supervisor,
         templates=templates,
+        pool=None if pool.is_off else pool,
     )
 
 
@@ -249,20 +300,17 @@ def _keep(log_faults: asyncio.Queue[str], text: str) -> None:
 
 @asynccontextmanager
 async def _background(
-    supervisor: Supervisor,
-    templates: TemplateShelf,
-    services: Services,
-    stores: _Stores,
-    settings: Settings,
+    workers: _Workers, services: Services, stores: _Stores, settings: Settings
 ) -> AsyncIterator[None]:
     """Run the engine's own tasks; entered once the supervisor has found what runs."""
     ready = asyncio.Event()
+    supervisor = workers.supervisor
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(supervisor.run(ready)),
             group.create_task(services.stats.run()),
             group.create_task(ResidencySampler(supervisor.memory_samplers).run()),
-            group.create_task(_keep_templates(templates, ready)),
+            group.create_task(_keep_vms_ready(workers, ready)),
             group.create_task(_upkeep(services, stores, settings)),
             group.create_task(_tell_log_faults(services, stores)),
             group.create_task(_keep_ballast(stores.ballast)),
@@ -276,28 +324,30 @@ async def _background(
                 task.cancel()
 
 
-async def _keep_templates(templates: TemplateShelf, ready: asyncio.Event) -> None:
-    """Begin with templates once it is known which VMs of an earlier engine run."""
+async def _keep_vms_ready(workers: _Workers, ready: asyncio.Event) -> None:
+    """Begin with templates and pool once it is known which VMs of an earlier engine run."""
     await ready.wait()
-    await templates.run()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(workers.templates.run())
+        group.create_task(workers.pool.run())
 
 
 async def _tell_template_failed(events: EventService, view: TemplateView) -> None:
     """Write into the journal why starts boot, or did for a while."""
+    attributes = {"error": view.reason, "vcpus": str(view.vcpus), "state": view.state.value}
+    await _tell_of_host(events, "template-failed", attributes)
+
+
+async def _tell_pool_failed(events: EventService, error: str) -> None:
+    """Write into the journal why no VMs wait."""
+    await _tell_of_host(events, "pool-failed", {"error": error})
+
+
+async def _tell_of_host(events: EventService, action: str, attributes: dict[str, str]) -> None:
     try:
-        await events.note(
-            EventType.HOST,
-            "template-failed",
-            "local",
-            "local",
-            attributes={
-                "error": view.reason,
-                "vcpus": str(view.vcpus),
-                "state": view.state.value,
-            },
-        )
+        await events.note(EventType.HOST, action, "local", "local", attributes=attributes)
     except SlipwayError as error:
-        logger.warning("Event of a failed template: %s", error.message)
+        logger.warning("Event %s: %s", action, error.message)
 
 
 async def _upkeep(services: Services, stores: _Stores, settings: Settings) -> None:
@@ -318,12 +368,7 @@ async def _tell_log_faults(services: Services, stores: _Stores) -> None:
     """Write what the log store met (a damaged day file set aside) into the journal."""
     while True:
         text = await stores.log_faults.get()
-        try:
-            await services.events.note(
-                EventType.HOST, "log-fault", "local", "local", attributes={"error": text}
-            )
-        except SlipwayError as error:
-            logger.warning("Event of a log fault: %s", error.message)
+        await _tell_of_host(services.events, "log-fault", {"error": text})
 
 
 async def _keep_ballast(ballast: Ballast) -> None:

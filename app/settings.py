@@ -60,6 +60,11 @@ class Settings(BaseSettings):
         default=True,
         description="Start VMs as clones of one that was booted and saved; false boots each.",
     )
+    pool_size: str = Field(
+        default="auto",
+        pattern="^(auto|[0-9]{1,3})$",
+        description="How many warmed VMs wait for containers: auto follows demand, 0 is none.",
+    )
     reclaim_idle_cache: bool = Field(
         default=True,
         description="Take page cache back from containers that have done nothing for a minute.",

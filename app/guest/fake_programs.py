@@ -179,6 +179,13 @@ async def _command(process: FakeProcess, command: str, variables: dict[str, str]
         process.args = shell_args
 
 
+async def _warm_up(process: FakeProcess) -> int:
+    """What the pool's throw-away container runs: a line on each stream."""
+    await process.write(b"warm\n")
+    await process.write(b"warm\n", Source.STDERR)
+    return 0
+
+
 PROGRAMS: Mapping[str, Program] = MappingProxyType(
     {
         "cat": _cat,
@@ -195,5 +202,6 @@ PROGRAMS: Mapping[str, Program] = MappingProxyType(
         "sleep": _sleep,
         "trap": _trap,
         "true": _true,
+        "warm-up": _warm_up,
     }
 )

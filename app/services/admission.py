@@ -8,7 +8,7 @@ from pathlib import Path
 from app.core.errors import ResourceExhausted
 from app.core.units import MIB
 from app.domain.container_config import ContainerConfig
-from app.domain.sizing import LaunchPlan, VmSize, plan_launch, size_vm
+from app.domain.sizing import START_COST_BYTES, LaunchPlan, VmSize, plan_launch, size_vm
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ class Admission:
             host_available_bytes=memory.available_bytes,
             reserve_bytes=self._reserve_bytes,
         )
+
+    async def has_room_for(self, starts: int) -> bool:
+        """Whether so many more VMs of the usual shape would leave the host its reserve."""
+        memory = await asyncio.to_thread(self._read)
+        return memory.available_bytes - starts * START_COST_BYTES >= self._reserve_bytes
 
     async def require(self, config: ContainerConfig, *, layer_count: int, name: str) -> VmSize:
         """The VM's size, if the host can bear it.

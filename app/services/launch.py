@@ -1,65 +1,48 @@
-"""From a record to a VM whose first process waits for its go.
+"""From a record to a container that runs in a VM of its own.
 
-Steps are ordered so that each is undone by the one function that ends a run: `Vm.stop` and
-`discard`. The scratch disk belongs to the container and stays for its next start.
+A start takes the first path that there is something for: a warmed VM of the pool, a clone of the
+template, a boot. A VM that fails before it has answered for the container is ended, and the start
+goes on with the next path. The scratch disk belongs to the container and stays for its next start.
 """
 
 import asyncio
-import contextlib
 import logging
-import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from app.core.errors import CorruptData, DeadlineExceeded, SlipwayError
+from app.core.errors import (
+    CorruptData,
+    DeadlineExceeded,
+    ResourceExhausted,
+    SlipwayError,
+)
 from app.core.ids import new_vm_id
 from app.domain.container import Container
 from app.domain.container_config import ProcessPlan, plan_process
 from app.domain.image import Image
-from app.domain.sizing import BASE_MEMORY_BYTES, VmSize
+from app.domain.sizing import VmSize
 from app.domain.vm import StartPath
-from app.guest.agent_types import ContainerSpec, GuestFile, Limits, ProcessSpec
-from app.guest.capabilities import capability_mask, capability_names
+from app.guest.agent_types import ContainerSpec
 from app.guest.image import GuestImage
-from app.guest.seccomp import compile_profile, default_profile
 from app.hypervisor.port import DiskSpec, Hypervisor, Vm, VmSpec
 from app.oci.store import ImageStore
 from app.services.admission import Admission
+from app.services.container_spec import container_spec, layer_serials
+from app.services.demand import Demand
+from app.services.pool import WarmPool
 from app.services.run import OUTPUT_STREAM_ID, STDIN_STREAM_ID, Run
+from app.services.start_sequence import StartSequence
 from app.services.templates import TemplateShelf
+from app.services.warm_vm import WarmVm
 from app.storage.scratch import ScratchDisks
 
 logger = logging.getLogger(__name__)
 
 SCRATCH_SERIAL = "scratch"
 CONTAINER_LABEL = "container"
-ENTROPY_BYTES = 64
 # At a time, for each CPU: a QEMU that gets none misses the deadlines of its start.
 VMS_COMING_UP_PER_CPU = 2
-CPU_PERIOD_US = 100_000
-SHM_BYTES = 64 * 1024 * 1024  # Docker's default
-# Docker's defaults (moby, oci/defaults.go): what a container must not see or change in /proc, /sys.
-MASKED_PATHS = (
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-)
-READ_ONLY_PATHS = (
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-)
 
 
 @dataclass(frozen=True)
@@ -73,8 +56,40 @@ class Blueprint:
     hostname: str
 
 
+@dataclass(frozen=True)
+class PoweredOn:
+    """A VM for a start.
+
+    Attributes:
+        path: How it came about.
+        disks: What it has still to get.
+        warm: What else there is of one that waited; its channel has been running.
+        at_s: When it was there, by the monotonic clock.
+    """
+
+    blueprint: Blueprint
+    vm: Vm
+    path: StartPath
+    disks: tuple[DiskSpec, ...] = ()
+    warm: WarmVm | None = None
+    at_s: float = 0.0
+
+    @property
+    def container(self) -> Container:
+        """What it is for."""
+        return self.blueprint.container
+
+    def may_go_on(self, run: Run) -> bool:
+        """Whether a start that has failed in this VM may be tried in another one.
+
+        Not once the guest has answered for the container: then the fault is its own, or it may
+        have run.
+        """
+        return not (run.is_started or run.is_taken) and self.path is not StartPath.BOOT
+
+
 class Launcher:
-    """Makes VMs for containers."""
+    """Makes VMs for containers, and has the containers start in them."""
 
     def __init__(
         self,
@@ -85,6 +100,8 @@ class Launcher:
         scratch: ScratchDisks,
         admission: Admission,
         templates: TemplateShelf,
+        pool: WarmPool,
+        demand: Demand,
         host_cpus: int,
         scratch_size_bytes: int,
         spill_bytes: int,
@@ -95,58 +112,92 @@ class Launcher:
         self._scratch = scratch
         self._admission = admission
         self._templates = templates
+        self._pool = pool
+        self._demand = demand
         self._coming_up = asyncio.Semaphore(VMS_COMING_UP_PER_CPU * host_cpus)
         self._scratch_size_bytes = scratch_size_bytes
         self._spill_bytes = spill_bytes
 
-    async def draw_up(self, container: Container) -> Blueprint:
-        """Check that the start can be done.
+    async def power_on(self, container: Container, *, after: PoweredOn | None = None) -> PoweredOn:
+        """Take a VM from the pool, or start one; VMs of the pool go if it needs their memory.
+
+        Args:
+            container: What it is for.
+            after: What this start has failed with before: it goes on by a later path.
+
+        Returns:
+            The VM; after a failure none is left.
 
         Raises:
             NotFound: The image is gone.
             InvalidFields: There is no command to run.
             ResourceExhausted: The host has too little memory.
+            SlipwayError: Of the image store, the scratch disk or the hypervisor.
         """
+        blueprint = await self._draw_up(container) if after is None else after.blueprint
+        self._demand.begin(container.id)
+        try:
+            return await self._power_on(blueprint, None if after is None else after.path)
+        except BaseException:
+            self._demand.end(container.id)
+            raise
+
+    async def _draw_up(self, container: Container) -> Blueprint:
         hostname = container.config.hostname or container.short_id
         image = self._images.get(container.image_id)
         plan = plan_process(container.config, image.config, hostname=hostname)
-        size = await self._admission.require(
-            container.config, layer_count=len(image.mounted_diff_ids), name=container.name
-        )
+        size = await self._admit(container, layer_count=len(image.mounted_diff_ids))
+        self._demand.note()
         return Blueprint(container, image, plan, size, hostname)
 
-    async def power_on(self, blueprint: Blueprint) -> tuple[Vm, StartPath]:
-        """Make the disks and start the VM, as a clone if there is a template for its vCPUs.
+    async def _admit(self, container: Container, *, layer_count: int) -> VmSize:
+        while True:
+            try:
+                return await self._admission.require(
+                    container.config, layer_count=layer_count, name=container.name
+                )
+            except ResourceExhausted:
+                if not await self._pool.give_up_one():
+                    raise
 
-        After a failure no VM is left.
-
-        Raises:
-            SlipwayError: Of the image store, the scratch disk or the hypervisor.
-        """
-        container = blueprint.container
-        layers = await self._images.layer_disks(blueprint.image)
-        scratch = self._scratch.path(container.id)
-        if not await asyncio.to_thread(scratch.exists):
-            scratch = await self._scratch.create(container.id, self._scratch_size_bytes)
-        disks = [
-            DiskSpec(serial=_layer_serial(position), path=path, read_only=True)
-            for position, path in enumerate(layers)
-        ]
+    async def _power_on(self, blueprint: Blueprint, after: StartPath | None) -> PoweredOn:
+        disks = await self._disks(blueprint)
+        size = blueprint.size
+        if after is None:
+            warm = self._pool.claim(size.vcpus, size.memory_bytes)
+            if warm is not None:
+                return PoweredOn(blueprint, warm.vm, StartPath.POOL, disks, warm, time.monotonic())
         spec = VmSpec(
             id=new_vm_id(),
-            vcpus=blueprint.size.vcpus,
-            memory_bytes=blueprint.size.memory_bytes,
+            vcpus=size.vcpus,
+            memory_bytes=size.memory_bytes,
             kernel=self._guest.kernel,
             initrd=self._guest.initrd,
             cmdline=self._guest.cmdline,
-            disks=(*disks, DiskSpec(serial=SCRATCH_SERIAL, path=scratch, read_only=False)),
-            labels={CONTAINER_LABEL: container.id},
+            disks=disks,
+            labels={CONTAINER_LABEL: blueprint.container.id},
         )
         async with self._coming_up:
-            vm = await self._clone(spec)
-            if vm is not None:
-                return vm, StartPath.CLONE
-            return await self._hypervisor.create(spec), StartPath.BOOT
+            vm = None if after is StartPath.CLONE else await self._clone(spec)
+            path = StartPath.CLONE
+            if vm is None:
+                vm, path = await self._hypervisor.create(spec), StartPath.BOOT
+        return PoweredOn(blueprint, vm, path)
+
+    async def _disks(self, blueprint: Blueprint) -> tuple[DiskSpec, ...]:
+        """The image's, and the container's own, made if this is its first start."""
+        container_id = blueprint.container.id
+        layers = await self._images.layer_disks(blueprint.image)
+        scratch = self._scratch.path(container_id)
+        if not await asyncio.to_thread(scratch.exists):
+            scratch = await self._scratch.create(container_id, self._scratch_size_bytes)
+        return (
+            *(
+                DiskSpec(serial, path, read_only=True)
+                for serial, path in zip(layer_serials(len(layers)), layers, strict=True)
+            ),
+            DiskSpec(SCRATCH_SERIAL, scratch, read_only=False),
+        )
 
     async def _clone(self, spec: VmSpec) -> Vm | None:
         """A clone; None if there is no template for it, or cloning failed: then a boot helps."""
@@ -162,102 +213,64 @@ class Launcher:
             logger.warning("VM %s boots, it could not be cloned: %s", spec.id, error.message)
         return None
 
-    async def prepare(self, run: Run, blueprint: Blueprint, *, boot_timeout_s: float) -> None:
-        """Wait for the agent and create the container in the guest; its process waits for START.
+    async def start(
+        self,
+        run: Run,
+        powered: PoweredOn,
+        *,
+        boot_timeout_s: float,
+        open_streams: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Wait for the agent, make the container in the guest and let its process go.
+
+        Args:
+            run: Of the VM.
+            powered: As `power_on` gave it.
+            boot_timeout_s: How long the agent may take to answer.
+            open_streams: Called once the container's streams are there.
 
         Raises:
             SlipwayError: The guest did not come up, or refused.
         """
-        is_clone = run.start_path is StartPath.CLONE
+        try:
+            await self._connect(run, powered, boot_timeout_s)
+            is_pooled = powered.path is StartPath.POOL
+            await StartSequence(
+                run,
+                self._describe(powered.blueprint),
+                disks=powered.disks,
+                labels={CONTAINER_LABEL: run.container_id} if is_pooled else None,
+                open_streams=open_streams,
+            ).go()
+        finally:
+            self._demand.end(powered.blueprint.container.id)
+
+    async def _connect(self, run: Run, powered: PoweredOn, boot_timeout_s: float) -> None:
+        if powered.path is StartPath.POOL:
+            run.note_claim(powered.at_s)
+            return
+        vcpus = powered.vm.spec.vcpus
+        is_clone = powered.path is StartPath.CLONE
         try:
             hello = await run.channel.connected(boot_timeout_s)
         except DeadlineExceeded as error:
             if is_clone:
-                await self._templates.clone_was_silent(run.vm.spec.vcpus, error)
+                await self._templates.clone_was_silent(vcpus, error)
             raise
         if is_clone:
-            self._templates.clone_answered(run.vm.spec.vcpus)
+            self._templates.clone_answered(vcpus)
         run.note_boot(hello)
-        began_s = time.monotonic()
-        # Before all else: a clone has its template's random numbers and time until then.
-        await run.agent.seed_entropy(secrets.token_bytes(ENTROPY_BYTES))
-        await run.agent.set_clock(time.time_ns())
-        run.note_stage("clock and entropy", time.monotonic() - began_s)
-        async with _memory_online(run, is_needed=is_clone):
-            began_s = time.monotonic()
-            created = await run.agent.create(self._describe(blueprint))
-            run.note_guest_stages(created.stages, time.monotonic() - began_s)
-            began_s = time.monotonic()
-        if is_clone:
-            run.note_stage("memory", time.monotonic() - began_s)
 
     def _describe(self, blueprint: Blueprint) -> ContainerSpec:
-        config = blueprint.container.config
-        names = capability_names(config.cap_add, config.cap_drop)
-        quota = blueprint.size.cpu_quota
-        return ContainerSpec(
+        return container_spec(
+            blueprint.container.config,
             container_id=blueprint.container.id,
             hostname=blueprint.hostname,
-            layers=tuple(map(_layer_serial, range(len(blueprint.image.mounted_diff_ids)))),
+            plan=blueprint.plan,
+            size=blueprint.size,
+            layers=layer_serials(len(blueprint.image.mounted_diff_ids)),
             scratch=SCRATCH_SERIAL,
             spill_bytes=self._spill_bytes,
-            read_only_root=config.read_only_root,
-            init=config.init,
-            limits=Limits(
-                memory_max_bytes=blueprint.size.container_limit_bytes,
-                memory_swap_max_bytes=0,
-                cpu_quota_us=None if quota is None else int(quota * CPU_PERIOD_US),
-                cpu_period_us=None if quota is None else CPU_PERIOD_US,
-                pids_max=config.pids_limit or None,
-            ),
-            seccomp=compile_profile(default_profile(), names),
-            masked_paths=MASKED_PATHS,
-            read_only_paths=READ_ONLY_PATHS,
-            shm_bytes=SHM_BYTES,
-            files=_network_files(blueprint.hostname),
-            process=ProcessSpec(
-                args=blueprint.plan.args,
-                env=blueprint.plan.env,
-                cwd=blueprint.plan.working_dir,
-                user=blueprint.plan.user,
-                tty=config.tty,
-                stdin_stream=STDIN_STREAM_ID if config.stdin_open else 0,
-                output_stream=OUTPUT_STREAM_ID,
-                capabilities=capability_mask(names),
-                no_new_privileges=config.no_new_privileges,
-            ),
+            output_stream=OUTPUT_STREAM_ID,
+            stdin_stream=STDIN_STREAM_ID,
         )
-
-
-@contextlib.asynccontextmanager
-async def _memory_online(run: Run, *, is_needed: bool) -> AsyncIterator[None]:
-    """Meanwhile the guest puts a clone's memory above its template's online; at the end it is.
-
-    Raises:
-        SlipwayError: The guest does not get it online.
-    """
-    memory_bytes = run.vm.spec.memory_bytes
-    if not is_needed or memory_bytes <= BASE_MEMORY_BYTES:
-        yield
-        return
-    waiting = asyncio.create_task(run.agent.await_memory(memory_bytes))
-    try:
-        yield
-        await waiting
-    finally:
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
-
-
-def _layer_serial(position: int) -> str:
-    return f"layer-{position}"
-
-
-def _network_files(hostname: str) -> tuple[GuestFile, ...]:
-    """What Docker writes into a container without a network."""
-    hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-    return (
-        GuestFile("/etc/hostname", f"{hostname}\n".encode(), 0o644),
-        GuestFile("/etc/hosts", hosts.encode(), 0o644),
-        GuestFile("/etc/resolv.conf", b"", 0o644),
-    )

@@ -1,24 +1,24 @@
 """One container's life under the supervisor: runs, their ends, and restarts between them."""
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass
 
 from app.core.errors import GuestFailed, SlipwayError
 from app.domain.container import Container, ContainerState
 from app.domain.restart import next_delay_s
-from app.domain.vm import StartPath, VmEndReason
+from app.domain.vm import VmEndReason
 from app.guest.agent import INIT_PROCESS_ID
 from app.guest.hello import HelloInfo
 from app.guest.protocol import Direction, ProcessState
 from app.hypervisor.port import Vm, VmExit
-from app.services.launch import Blueprint
+from app.services.launch import PoweredOn
 from app.services.parts import EngineParts
 from app.services.pump import LOG_WINDOW_BYTES, LogPump
 from app.services.recorder import LifeRecorder, describe
 from app.services.run import OUTPUT_STREAM_ID, STDIN_STREAM_ID, Run
 
-START_TIMEOUT_S = 30.0
 DISPOSE_TIMEOUT_S = 30.0
 EXIT_CODE_KILLED = 137
 # What Docker answers when a command can't be run (moby, daemon/start.go and errdefs).
@@ -26,6 +26,8 @@ EXIT_CODE_NOT_FOUND = 127
 EXIT_CODE_NOT_EXECUTABLE = 126
 EXIT_CODE_START_FAILED = 128
 _ENOENT, _ENOEXEC, _EACCES, _ENOTDIR, _EISDIR = 2, 8, 13, 20, 21
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,14 +100,15 @@ class Life:
         await self._recorder.restart_given_up()
         return None
 
-    async def _one_run(self, container: Container, adopted: Vm | None) -> Container:
-        blueprint: Blueprint | None = None
-        start_path: StartPath | None = None
+    async def _one_run(
+        self, container: Container, adopted: Vm | None, *, failed: PoweredOn | None = None
+    ) -> Container:
+        powered: PoweredOn | None = None
         vm = adopted
         try:
             if vm is None:
-                blueprint = await self._parts.launcher.draw_up(container)
-                vm, start_path = await self._parts.launcher.power_on(blueprint)
+                powered = await self._parts.launcher.power_on(container, after=failed)
+                vm = powered.vm
         except SlipwayError as error:
             return await self._start_failed(error)
         run = Run(
@@ -113,13 +116,14 @@ class Life:
             vm,
             self._recorder.observer(),
             booting=adopted is None,
-            start_path=start_path,
+            start_path=powered.path if powered else None,
+            warm=powered.warm if powered else None,
         )
         run.is_started = adopted is not None and container.state is not ContainerState.STARTING
         self.run, self.vm = run, vm
         try:
             await self._recorder.vm_known(run)
-            outcome = await self._supervise(run, container, blueprint)
+            outcome = await self._supervise(run, container, powered)
         except asyncio.CancelledError:
             if not run.is_started and adopted is None:
                 await self._undo_start(run)
@@ -128,6 +132,9 @@ class Life:
             self.run = None
         await self._dispose(run)
         if isinstance(outcome, SlipwayError):
+            if powered is not None and powered.may_go_on(run):
+                logger.warning("VM %s: %s; trying another", vm.spec.id, outcome.message)
+                return await self._one_run(container, None, failed=powered)
             if not run.is_started:
                 return await self._start_failed(outcome)
             outcome = Ending(EXIT_CODE_KILLED, error=describe(outcome))
@@ -136,7 +143,7 @@ class Life:
         )
 
     async def _supervise(
-        self, run: Run, container: Container, blueprint: Blueprint | None
+        self, run: Run, container: Container, powered: PoweredOn | None
     ) -> Ending | SlipwayError:
         """Run until the container has ended or its VM has; a SlipwayError means no start."""
         pump = LogPump(
@@ -147,12 +154,12 @@ class Life:
             on_fault=self._recorder.log_fault,
         )
         async with asyncio.TaskGroup() as group:
-            script = group.create_task(self._script(run, container, blueprint, pump, group))
+            script = group.create_task(self._script(run, container, powered, pump, group))
             vm_end = group.create_task(run.vm.wait())
             background = [
                 group.create_task(run.end_if_corrupt(work))
                 for work in (
-                    run.channel.run(),
+                    run.serve_channel(),
                     run.dispatch_events(),
                     run.watch_silence(),
                     run.keep_clock(),
@@ -185,13 +192,13 @@ class Life:
         self,
         run: Run,
         container: Container,
-        blueprint: Blueprint | None,
+        powered: PoweredOn | None,
         pump: LogPump,
         group: asyncio.TaskGroup,
     ) -> Ending | SlipwayError:
         try:
-            if blueprint is not None:
-                await self._start_new(run, blueprint, pump, group)
+            if powered is not None:
+                await self._start_new(run, powered, pump, group)
             else:
                 ending = await self._take_over(run, container, pump, group)
                 if ending is not None:
@@ -202,16 +209,14 @@ class Life:
         return await self._until_exit(run, pump)
 
     async def _start_new(
-        self, run: Run, blueprint: Blueprint, pump: LogPump, group: asyncio.TaskGroup
+        self, run: Run, powered: PoweredOn, pump: LogPump, group: asyncio.TaskGroup
     ) -> None:
-        container = blueprint.container
-        await self._parts.launcher.prepare(
-            run, blueprint, boot_timeout_s=self._parts.boot_timeout_s
+        await self._parts.launcher.start(
+            run,
+            powered,
+            boot_timeout_s=self._parts.boot_timeout_s,
+            open_streams=lambda: self._open_streams(run, powered.container, pump, group),
         )
-        await self._open_streams(run, container, pump, group)
-        began_s = time.monotonic()
-        await run.agent.start(container.id, timeout_s=START_TIMEOUT_S)
-        run.note_stage("exec", time.monotonic() - began_s)
         run.is_started = True
         await self._recorder.run_started(run)
 
@@ -290,6 +295,7 @@ class Life:
             )
 
     async def _dispose(self, run: Run) -> None:
+        await run.close_channel()
         await run.vm.stop(VmEndReason.STOPPED, grace_s=2)
         await self._parts.consoles.keep(run.vm.console_path, self.container_id)
         await run.vm.discard()

@@ -24,6 +24,7 @@ from app.guest.hello import HelloInfo, Stage, StreamInfo
 from app.guest.streams import InputStream
 from app.hypervisor.port import Vm, VmStats
 from app.services.stats import Reading
+from app.services.warm_vm import WarmVm
 
 OUTPUT_STREAM_ID = 1
 STDIN_STREAM_ID = 2
@@ -52,6 +53,7 @@ class Run:
         init_exit: How it ended, once it has.
         fault: What the guest did against the contract, for which it was ended.
         stdin: Its input, if it has one.
+        is_taken: The guest has answered for the container: this VM has had it, or refused it.
         start_path: How it came to its VM; None for an adopted one.
         host_memory: What the host gave its VM when that was last sampled.
     """
@@ -64,19 +66,22 @@ class Run:
         *,
         booting: bool,
         start_path: StartPath | None = None,
+        warm: WarmVm | None = None,
     ) -> None:
         self.container_id = container_id
         self.vm = vm
-        self.channel = GuestChannel(vm.open_channel, name=vm.spec.id)
+        self.channel = warm.channel if warm else GuestChannel(vm.open_channel, name=vm.spec.id)
         self.agent = Agent(self.channel)
         self.boot_stages: tuple[BootStage, ...] = ()
         self.init_exit: asyncio.Future[ProcessExited] = asyncio.get_running_loop().create_future()
         self.is_started = False
+        self.is_taken = False
         self.fault: SlipwayError | None = None
         self.stdin: InputStream | None = None
         self.start_path = start_path
         self.host_memory: VmStats | None = None
         self._booting = booting
+        self._serving = warm.serving if warm else None
         self._powering_off = False
         self._silent_since_ns: int | None = None
         self._observer = observer
@@ -133,6 +138,11 @@ class Run:
         self.note_stage("hello", max(hello.uptime_ns - last_ns, 0) / 1e9)
         self.note_hello(hello)
 
+    def note_claim(self, at_s: float) -> None:
+        """The VM has waited, its agent has long answered; it was claimed at that moment."""
+        self._booting = False
+        self.boot_stages = (BootStage("claim", (time.monotonic() - at_s) * 1000),)
+
     def note_hello(self, hello: HelloInfo) -> None:
         """The agent has answered; new streams get ids above all that the guest knows."""
         self._booting = False
@@ -168,6 +178,19 @@ class Run:
         """Cancel what `adopt_helper` was given."""
         for task in self._helpers:
             task.cancel()
+
+    async def serve_channel(self) -> None:
+        """Keep the channel connected, until cancelled."""
+        if self._serving is None:
+            await self.channel.run()
+        else:
+            await self._serving
+
+    async def close_channel(self) -> None:
+        """Let go of a channel that was taken over and not served to its end. Idempotent."""
+        if self._serving is not None:
+            self._serving.cancel()
+            await asyncio.wait({self._serving})
 
     async def end_if_corrupt(self, work: Coroutine[None, None, None]) -> None:
         """Do background work; a guest that breaks the contract is ended, other faults wait.

@@ -13,16 +13,33 @@ from app.guest.protocol import Op
 from app.hypervisor.port import Template, Vm, VmSpec
 from app.services.bundle import Services
 from app.services.templates import TemplateState, TemplateView
-from tests.integration.engine_lab import EngineLab, launch, shell, until_state
+from tests.integration.engine_lab import EngineLab, launch, log_text, shell, until_state
 
 DEADLINE_S = 10.0
 
 
 @pytest.fixture
 def cloning_lab(lab: EngineLab) -> EngineLab:
-    """A lab whose hypervisor has templates."""
+    """A lab whose hypervisor has templates; nothing waits in the pool."""
     lab.can_clone = True
+    lab.settings = lab.settings.model_copy(update={"pool_size": "0"})
     return lab
+
+
+@pytest.fixture
+def pooling_lab(cloning_lab: EngineLab) -> EngineLab:
+    """A lab where one VM waits."""
+    cloning_lab.settings = cloning_lab.settings.model_copy(update={"pool_size": "1"})
+    return cloning_lab
+
+
+async def until_waiting(services: Services, count: int) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            pool = (await services.hosts.host()).pool
+            if pool is not None and pool.waiting == count:
+                return
+            await asyncio.sleep(0)
 
 
 async def until_template(services: Services, state: TemplateState) -> TemplateView:
@@ -45,12 +62,27 @@ async def test_start_is_a_clone_once_there_is_a_template(cloning_lab: EngineLab)
         container = await launch(services, shell("while true; do sleep 1; done"))
         [vm] = await services.hosts.vms()
         assert vm.start_path is StartPath.CLONE
-        assert [stage.name for stage in container.boot_stages][:2] == ["clone", "clock and entropy"]
+        assert [stage.name for stage in container.boot_stages][:2] == ["clone", "mount"]
         guest = cloning_lab.guest_of(container)
         assert guest.runs[:2] == [Op.SEED_ENTROPY, Op.SET_CLOCK]
         assert vm.memory_bytes > BASE_MEMORY_BYTES
         assert guest.machine.memory_bytes == vm.memory_bytes
         await services.containers.kill(container.id, initiator="tester")
+
+
+async def test_start_takes_a_vm_that_waits(pooling_lab: EngineLab) -> None:
+    async with pooling_lab.engine() as services:
+        await until_waiting(services, 1)
+        [waiting] = pooling_lab.machine.vms
+        container = await launch(services, shell("echo hello"))
+        assert container.vm_id == waiting
+        ended = await until_state(services, container.id, ContainerState.EXITED)
+        assert ended.exit_code == 0
+        assert await log_text(services, container.id) == ["hello"]
+        assert await start_path(services, container.id) == "pool"
+        assert [stage.name for stage in ended.boot_stages][:2] == ["claim", "mount"]
+        await until_waiting(services, 1)
+    assert not pooling_lab.machine.vms
 
 
 async def test_engine_without_templates_boots(cloning_lab: EngineLab) -> None:
