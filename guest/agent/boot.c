@@ -23,8 +23,6 @@
 #define MODULE_LIST "/etc/modules.load"
 /* A line that begins with it ends the part that the channel needs. */
 #define LIST_SEPARATOR '#'
-#define PORT_NAME "slipway.0"
-#define PORT_TIMEOUT_NS 10000000000ull
 #define MODULES_DONE "/run/modules.loaded"
 #define MODULES_FAILED "/run/modules.failed"
 #define MODULES_TIMEOUT_NS 30000000000ull
@@ -195,57 +193,4 @@ void boot_system(void)
 		die("can't enable the cgroup controllers: %m");
 	hello_stage("mounts");
 	load_modules();
-}
-
-/* /sys/class/virtio-ports/vportNpM/name -> device number. */
-static dev_t find_port(void)
-{
-	DIR *directory = opendir("/sys/class/virtio-ports");
-	struct dirent *entry;
-	char path[300], text[64];
-	unsigned major, minor;
-	dev_t device = 0;
-	FILE *file;
-
-	while (directory && !device && (entry = readdir(directory))) {
-		if (entry->d_name[0] == '.')
-			continue;
-		snprintf(path, sizeof(path), "/sys/class/virtio-ports/%s/name", entry->d_name);
-		file = fopen(path, "re");
-		if (!file)
-			continue;
-		if (fscanf(file, "%63s", text) == 1 && !strcmp(text, PORT_NAME)) {
-			fclose(file);
-			snprintf(path, sizeof(path), "/sys/class/virtio-ports/%s/dev",
-				 entry->d_name);
-			file = fopen(path, "re");
-			if (file && fscanf(file, "%u:%u", &major, &minor) == 2)
-				device = makedev(major, minor);
-		}
-		if (file)
-			fclose(file);
-	}
-	if (directory)
-		closedir(directory);
-	return device;
-}
-
-int boot_open_port(void)
-{
-	uint64_t deadline_ns = clock_ns(CLOCK_MONOTONIC) + PORT_TIMEOUT_NS;
-	dev_t device;
-	int fd;
-
-	while (!(device = find_port())) {
-		if (clock_ns(CLOCK_MONOTONIC) > deadline_ns)
-			die("no virtio port called " PORT_NAME " appeared");
-		usleep(POLL_US);
-	}
-	if (mknod("/dev/channel", S_IFCHR | 0600, device))
-		die("mknod for the channel: %m");
-	fd = open("/dev/channel", O_RDWR | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0)
-		die("can't open the channel: %m");
-	hello_stage("port");
-	return fd;
 }

@@ -19,6 +19,8 @@
 #define WRITE_BYTES 32768
 #define QUEUE_LIMIT 64 /* messages; above that the host's next ones wait in the port */
 #define READS_PER_TURN 8
+#define STALLED_NS 2000000000ull /* less than any host waits for an answer to HELLO */
+#define HELLOS_PER_PORT 64	 /* half of its buffers: see port_reopen */
 
 struct message {
 	struct message *next;
@@ -33,11 +35,15 @@ struct message {
 
 static struct {
 	struct watch watch;
-	void (*closed)(void);
+	struct channel_end end;
 	struct receiver receiver;
 	bool established;
 	bool readable;
 	bool writable;
+	bool greeted; /* HELLO has come, and nothing has been written since */
+	uint64_t stalled_ns; /* since when the answer to HELLO waits for the port; 0: it does not */
+	int hellos; /* since the port was opened */
+	bool is_spent;
 	struct message *first;
 	struct message **last;
 	size_t queued;
@@ -45,11 +51,6 @@ static struct {
 	size_t out_start;
 	size_t out_end;
 } channel = { .watch = WATCH_NONE, .last = &channel.first };
-
-bool channel_is_established(void)
-{
-	return channel.established;
-}
 
 static void drop_queue(void)
 {
@@ -81,7 +82,7 @@ static void disconnect(void)
 	outputs_disconnected();
 	loop_remove(&channel.watch);
 	close(fd);
-	channel.closed();
+	channel.end.closed();
 }
 
 static void port_ready(struct watch *w, uint32_t events)
@@ -92,15 +93,33 @@ static void port_ready(struct watch *w, uint32_t events)
 		channel.writable = true;
 }
 
-bool channel_serve(int fd, void (*closed)(void))
+static bool watch_port(int fd)
 {
-	receiver_init(&channel.receiver);
-	drop_queue();
-	channel.closed = closed;
 	channel.readable = true;
 	channel.writable = true;
 	/* Edge-triggered: a port without a host reports EPOLLHUP all the time. */
 	return loop_add(&channel.watch, fd, EPOLLIN | EPOLLOUT | EPOLLET, port_ready);
+}
+
+bool channel_serve(int fd, const struct channel_end *end)
+{
+	receiver_init(&channel.receiver);
+	drop_queue();
+	channel.end = *end;
+	return watch_port(fd);
+}
+
+static void revive(void)
+{
+	int fd = channel.watch.fd;
+
+	say("opening the port anew after %d connections", channel.hellos);
+	channel.hellos = 0;
+	channel.is_spent = false;
+	loop_remove(&channel.watch);
+	fd = channel.end.reopen(fd);
+	if (fd >= 0 && !watch_port(fd))
+		say("can't watch the port: %m");
 }
 
 void channel_send(uint8_t type, uint8_t flags, uint32_t stream, uint64_t offset,
@@ -126,10 +145,26 @@ void channel_send(uint8_t type, uint8_t flags, uint32_t stream, uint64_t offset,
 	channel.queued++;
 }
 
+/* Each host that left may have cost the port a buffer, and one that says HELLO again after an answer
+ * that could not be written met a port that has none left. */
+static void note_hello(void)
+{
+	bool is_stalled = channel.stalled_ns &&
+			  clock_ns(CLOCK_MONOTONIC) - channel.stalled_ns >= STALLED_NS;
+
+	channel.hellos++;
+	if (channel.end.reopen && (is_stalled || channel.hellos > HELLOS_PER_PORT))
+		channel.is_spent = true;
+	channel.stalled_ns = 0;
+	channel.greeted = true;
+	channel.writable = true; /* it is tried, at least */
+}
+
 static void greet(const struct frame *f)
 {
 	struct buffer answer;
 
+	note_hello();
 	channel.established = false;
 	drop_queue();
 	requests_disconnected();
@@ -200,7 +235,7 @@ static void receive(void)
 			receiver_added(&channel.receiver, (size_t)count);
 		else if (count < 0 && errno == EINTR)
 			continue;
-		else if ((count < 0 && errno == EAGAIN) || !channel.closed)
+		else if ((count < 0 && errno == EAGAIN) || !channel.end.closed)
 			channel.readable = false;
 		else
 			disconnect();
@@ -277,11 +312,17 @@ static void transmit(void)
 		if (part > WRITE_BYTES)
 			part = WRITE_BYTES;
 		count = write(channel.watch.fd, channel.out + channel.out_start, part);
-		if (count > 0)
-			channel.out_start += (size_t)count;
-		else if (count < 0 && errno == EINTR)
+		if (count < 0 && errno == EINTR)
 			continue;
-		else if (count < 0 && errno != EAGAIN && channel.closed)
+		if (count > 0) {
+			channel.out_start += (size_t)count;
+			channel.greeted = false;
+			channel.stalled_ns = 0;
+			continue;
+		}
+		if (channel.greeted && !channel.stalled_ns)
+			channel.stalled_ns = clock_ns(CLOCK_MONOTONIC);
+		if (count < 0 && errno != EAGAIN && channel.end.closed)
 			disconnect(); /* a full queue may be what keeps us from reading the end */
 		else
 			channel.writable = false; /* full, or nobody there: the next edge tells */
@@ -293,6 +334,8 @@ bool channel_service(void)
 	if (channel.watch.fd < 0)
 		return false;
 	receive();
+	if (channel.is_spent)
+		revive();
 	transmit();
 	return channel.watch.fd >= 0 && channel.readable && channel.queued < QUEUE_LIMIT;
 }

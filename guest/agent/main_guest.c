@@ -7,7 +7,9 @@
 #include "boot.h"
 #include "channel.h"
 #include "console.h"
+#include "hello.h"
 #include "init.h"
+#include "port.h"
 
 static void spare_from_oom(void)
 {
@@ -21,6 +23,8 @@ static void spare_from_oom(void)
 
 int main(int argc, char **argv)
 {
+	int fd;
+
 	if (argc > 1 && !strcmp(argv[0], INIT_ARGV0))
 		return container_init(argv + 1);
 	if (getpid() != 1) {
@@ -29,7 +33,11 @@ int main(int argc, char **argv)
 	}
 	boot_system();
 	spare_from_oom();
-	if (!agent_init() || !channel_serve(boot_open_port(), NULL))
+	fd = port_open();
+	if (fd < 0) /* the kernel panics, and the host reads the console */
+		return 1;
+	hello_stage("port");
+	if (!agent_init() || !channel_serve(fd, &(struct channel_end){ .reopen = port_reopen }))
 		return 1;
 	agent_run();
 }

@@ -47,7 +47,7 @@ static void connection(struct watch *w, uint32_t events)
 static void serve(int fd)
 {
 	if (fcntl(fd, F_SETFD, FD_CLOEXEC) || fcntl(fd, F_SETFL, O_NONBLOCK) ||
-	    !channel_serve(fd, closed)) {
+	    !channel_serve(fd, &(struct channel_end){ .closed = closed })) {
 		say("can't serve descriptor %d: %m", fd);
 		exit(1);
 	}

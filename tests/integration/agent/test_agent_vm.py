@@ -1,6 +1,8 @@
 """The agent in a real VM: the guest, its disks and its channel."""
 
 import errno
+import itertools
+import signal
 import time
 from pathlib import Path
 
@@ -73,6 +75,26 @@ def test_host_comes_and_goes_during_a_flood(vm: AgentVm) -> None:
         vm.host.open()
     vm.host.until(lambda: output.ended and vm.host.exit_event(box.name) is not None)
     assert box.text.split() == [str(n) for n in range(1, count + 1)]
+
+
+def test_busy_guest_answers_every_host_of_hundreds_during_a_flood(vm: AgentVm) -> None:
+    busy = vm.create("sh", "-c", "while :; do :; done", name=vm.name())
+    busy.start()
+    box = vm.create("yes", "0123456789", name=vm.name())
+    box.start()
+    output = vm.host.outputs[box.output]
+    steps = itertools.cycle((1, 20000, 200000))  # it leaves early, or with QEMU's queue full
+    for wanted in itertools.islice(steps, 400):
+        seen = len(output.data)
+        vm.host.until(lambda: len(output.data) >= seen + wanted)  # noqa: B023
+        vm.host.open()
+    for one in (busy, box):
+        one.signal(signal.SIGKILL)
+        one.wait()
+        one.call(Op.DELETE)
+    lines = box.text.split("\n")
+    assert set(lines[:-1]) == {"0123456789"}
+    assert "0123456789".startswith(lines[-1])  # killed in the midst of it
 
 
 def test_clock_is_stepped_and_the_pool_seeded(vm: AgentVm) -> None:
