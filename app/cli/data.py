@@ -2,12 +2,12 @@
 
 import argparse
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from app import __version__
 from app.cli.configuration import read_settings
-from app.core.errors import Conflict
+from app.core.errors import Conflict, SlipwayError
 from app.storage.data_directory import DataDirectoryLock, find_engine
 
 # Run directories, what can be built again, and space kept back.
@@ -30,7 +30,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 async def _disks_in_use(data_dir: Path) -> dict[str, str]:
-    """Disk of each container that runs, relative to the data directory -> the container's name."""
+    """Disk of each container that has a VM, relative to the data directory -> the container's name.
+
+    Also of one whose end is recorded and whose VM is still saving the disk.
+    """
     from app.db.database import Database
     from app.db.repositories.containers import ContainerRepository
     from app.domain.container import ContainerState
@@ -45,12 +48,27 @@ async def _disks_in_use(data_dir: Path) -> dict[str, str]:
         stack.push_async_callback(database.close)
         async with database.read() as session:
             containers = await ContainerRepository(session).list()
+    with_vm = await asyncio.to_thread(_containers_with_vm, data_dir / "v")
     disks = ScratchDisks(data_dir / "scratch")
     return {
         disks.path(each.id).relative_to(data_dir).as_posix(): each.name
         for each in containers
-        if each.is_live or each.state is ContainerState.RESTARTING
+        if each.is_live or each.state is ContainerState.RESTARTING or each.id in with_vm
     }
+
+
+def _containers_with_vm(run_root: Path) -> set[str]:
+    """Ids by the labels of the VMs whose end is not known."""
+    from app.hypervisor.qemu.rundir import RunDirectory
+    from app.services.launch import CONTAINER_LABEL
+
+    found = set()
+    for path in run_root.iterdir() if run_root.is_dir() else ():
+        with suppress(SlipwayError):  # one that is just being made or removed
+            directory = RunDirectory(path)
+            if directory.read_exit() is None:
+                found.add(directory.read_spec().labels.get(CONTAINER_LABEL, ""))
+    return found
 
 
 def run_backup(options: argparse.Namespace) -> int:

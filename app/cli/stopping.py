@@ -2,17 +2,22 @@
 
 import asyncio
 import json
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
-from app.core.errors import AlreadyInState, NotFound, SlipwayError, Unavailable
+from app.core.errors import AlreadyInState, DeadlineExceeded, NotFound, SlipwayError, Unavailable
 from app.domain.container import ContainerState
 from app.settings import Settings
 from app.storage.data_directory import EngineAddress
 
 REQUEST_TIMEOUT_S = 600.0  # a stop may use its whole grace, one after the other in a busy guest
+GONE_TIMEOUT_S = 60.0
+POLL_INTERVAL_S = 0.1
 AT_REST = frozenset({ContainerState.CREATED, ContainerState.EXITED, ContainerState.DEAD})
 INITIATOR = "slipway stop"
 
@@ -58,6 +63,21 @@ class EngineClient:
             return exc.message
         return ""
 
+    def wait_until_gone(self, container_ids: Collection[str]) -> None:
+        """Wait until no VM of stopped containers is left; each ends by its own deadlines.
+
+        Raises:
+            SlipwayError: The engine does not answer, or a VM is still there after GONE_TIMEOUT_S.
+        """
+        deadline_s = time.monotonic() + GONE_TIMEOUT_S
+        while any(vm["container_id"] in container_ids for vm in self.request("GET", "/vms")):
+            if time.monotonic() > deadline_s:
+                raise DeadlineExceeded(
+                    "The containers have stopped, but VMs of them are still there.",
+                    advice="Look at the engine's output.",
+                )
+            time.sleep(POLL_INTERVAL_S)
+
 
 def _words_of(error: urllib.error.HTTPError) -> str:
     try:
@@ -69,7 +89,7 @@ def _words_of(error: urllib.error.HTTPError) -> str:
 async def stop_by_engine(
     settings: Settings, engine: EngineAddress, *, grace_s: int | None
 ) -> Outcomes:
-    """Stop what runs through the engine's REST, all at once.
+    """Stop what runs through the engine's REST, all at once; their VMs are gone then.
 
     Whoever may write the data directory may make a token; this one lives for the call.
 
@@ -93,13 +113,17 @@ async def stop_by_engine(
             faults = await asyncio.gather(
                 *(asyncio.to_thread(client.stop, each["id"], grace_s) for each in listed)
             )
+            stopped = {
+                str(each["id"]) for each, fault in zip(listed, faults, strict=True) if not fault
+            }
+            await asyncio.to_thread(client.wait_until_gone, stopped)
         finally:
             await accounts.revoke_token(token.id)
     return dict(zip(names, faults, strict=True))
 
 
 async def stop_by_ourselves(settings: Settings, *, grace_s: int | None) -> Outcomes:
-    """Be the engine for a moment: adopt what runs, take its last output, stop it.
+    """Be the engine for a moment: adopt what runs, take its last output, stop it; no VM is left.
 
     The caller holds the data directory's lock.
     """
@@ -115,9 +139,16 @@ async def stop_by_ourselves(settings: Settings, *, grace_s: int | None) -> Outco
             return exc.message
         return ""
 
+    async def until_gone(container_id: str) -> None:
+        with suppress(NotFound):  # removed with its end
+            await services.containers.until_gone(container_id)
+
     machine = await prepare_machine(settings, say=print)
     async with run_engine(settings, machine) as services:
         everything = await services.containers.list()
         listed = [each for each in everything if each.state not in AT_REST]
         faults = await asyncio.gather(*(stop(each.id) for each in listed))
+        stopped = [each.id for each, fault in zip(listed, faults, strict=True) if not fault]
+        at_rest = [each.id for each in everything if each.state in AT_REST]
+        await asyncio.gather(*(until_gone(each) for each in (*stopped, *at_rest)))
     return dict(zip([each.name for each in listed], faults, strict=True))

@@ -80,7 +80,7 @@ class Container:
 
     @property
     def is_live(self) -> bool:
-        """Whether a VM of it exists or is about to."""
+        """Whether its process runs, or is about to, in a VM."""
         return self.state in LIVE_STATES
 
 
@@ -197,7 +197,7 @@ def ended(
     error: str = "",
     restarting: bool = False,
 ) -> Container:
-    """The run is over and its VM gone."""
+    """The run is over: nothing of it is left but a VM that may still be on its way out."""
     return replace(
         container,
         state=ContainerState.RESTARTING if restarting else ContainerState.EXITED,
@@ -211,16 +211,10 @@ def ended(
     )
 
 
-def exit_seen(container: Container, *, exit_code: int, oom_killed: bool, at_ns: int) -> Container:
-    """The first process has ended and its log is safe; the VM is still there."""
-    return replace(
-        container,
-        state=ContainerState.STOPPING,
-        pid=None,
-        exit_code=exit_code,
-        oom_killed=oom_killed,
-        finished_at_ns=at_ns,
-    )
+def restart_given_up(container: Container) -> Container:
+    """It was stopped while it waited for a restart; the record of its last run stands."""
+    waited = container.state in {ContainerState.RESTARTING, ContainerState.STOPPING}
+    return replace(container, state=ContainerState.EXITED) if waited else container
 
 
 def start_failed(container: Container, *, exit_code: int, error: str, at_ns: int) -> Container:

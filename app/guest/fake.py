@@ -48,6 +48,7 @@ class FakeGuest:
     Args:
         programs: Further programs by name, beside those of `fake_programs.PROGRAMS`.
         delays_s: How long an operation takes, for those that shall not answer at once.
+        gates: What an operation waits for, if anything; a second one meanwhile is EBUSY.
 
     Attributes:
         runs: The Op of everything that really ran, in order.
@@ -60,6 +61,7 @@ class FakeGuest:
         *,
         programs: Mapping[str, Program] | None = None,
         delays_s: Mapping[int, float] | None = None,
+        gates: Mapping[int, asyncio.Event] | None = None,
         init_output_bytes: int = MIB,
         exec_output_bytes: int = 256 * KIB,
         version: int = PROTOCOL_VERSION,
@@ -70,6 +72,8 @@ class FakeGuest:
         self._resumed = asyncio.Event()
         self._version = version
         self._delays_s = delays_s or {}
+        self._gates = {} if gates is None else gates
+        self._gated: set[int] = set()
         self._booted_ns = time.monotonic_ns()
         self._clock_offset_ns = 0
         self._tasks: set[asyncio.Task[int] | asyncio.Task[None]] = set()
@@ -320,7 +324,7 @@ class FakeGuest:
             self._answer(number, [(Tag.ERRNO, errno.EINVAL), (Tag.MESSAGE, exc.message)])
             return
         delay_s = self._delays_s.get(op, 0.0)
-        if delay_s:
+        if delay_s or op in self._gates:
             task = self._run_later(number, op, fields, delay_s)
             self._own(asyncio.get_running_loop().create_task(task))
         else:
@@ -328,6 +332,13 @@ class FakeGuest:
 
     async def _run_later(self, number: int, op: int, fields: Fields, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
+        if op in self._gates:
+            if op in self._gated:
+                self._answer(number, [(Tag.ERRNO, errno.EBUSY), (Tag.MESSAGE, "it is being done")])
+                return
+            self._gated.add(op)
+            await self._gates[op].wait()
+            self._gated.discard(op)
         self._run_now(number, op, fields)
 
     def _run_now(self, number: int, op: int, fields: Fields) -> None:

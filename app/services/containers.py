@@ -49,6 +49,7 @@ class ContainerService:
         self._consoles = consoles
         self._admission = admission
         self._stop_grace_s = stop_grace_s
+        self._removals: set[str] = set()
         self._supervisor: Supervisor | None = None
 
     def bind(self, supervisor: Supervisor) -> None:
@@ -91,9 +92,9 @@ class ContainerService:
     async def console(self, container_id: str) -> bytes:
         """Boot console of the present VM, or of the last one; at most 256 KiB, the newest."""
         life = self.supervisor.life(container_id)
-        if life is not None and life.run is not None:
-            return await read_console(life.run.vm.console_path)
-        return await self._consoles.read(container_id)
+        run = None if life is None else life.run or life.leaving
+        present = b"" if run is None else await read_console(run.vm.console_path)
+        return present or await self._consoles.read(container_id)
 
     # --- commands ----------------------------------------------------------------------------
 
@@ -303,6 +304,11 @@ class ContainerService:
             return life.exit_code
         return container.exit_code
 
+    async def until_gone(self, reference: str) -> None:
+        """Wait until the VM of an ended container is gone: its end is told a moment before."""
+        container = await self.get(reference)
+        await self.supervisor.until_gone(container.id)
+
     async def remove(self, reference: str, *, force: bool = False, initiator: str) -> None:
         """Remove the container with its scratch disk and console; its log stays until retention.
 
@@ -321,11 +327,18 @@ class ContainerService:
     async def remove_ended(self, container_id: str) -> None:
         """Remove a container with `--rm` after its end, or go on with a removal cut short."""
         container = await self._registry.find(container_id)
+        if container_id in self._removals:
+            return
         if container.state is not ContainerState.REMOVING:
             container = await self._registry.update(container_id, rules.begin_remove)
         await self._finish_removal(container, "engine")
 
     async def _finish_removal(self, container: Container, initiator: str) -> None:
-        await self._scratch.remove(container.id)
-        await self._consoles.remove(container.id)
-        await self._registry.delete(container, Happening("destroy", initiator))
+        self._removals.add(container.id)
+        try:
+            await self.supervisor.let_go(container.id)
+            await self._scratch.remove(container.id)
+            await self._consoles.remove(container.id)
+            await self._registry.delete(container, Happening("destroy", initiator))
+        finally:
+            self._removals.discard(container.id)

@@ -3,16 +3,22 @@
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
 
-from app.core.errors import GuestFailed, SlipwayError
+from app.core.errors import Conflict, SlipwayError
 from app.domain.container import Container, ContainerState
 from app.domain.restart import next_delay_s
 from app.domain.vm import VmEndReason
 from app.guest.agent import INIT_PROCESS_ID
 from app.guest.hello import HelloInfo
 from app.guest.protocol import Direction, ProcessState
-from app.hypervisor.port import Vm, VmExit
+from app.hypervisor.port import Vm
+from app.services.ending import (
+    EXIT_CODE_KILLED,
+    EXIT_CODE_START_FAILED,
+    Ending,
+    ending_of_vanished,
+    exit_code_of,
+)
 from app.services.launch import PoweredOn
 from app.services.parts import EngineParts
 from app.services.pump import LOG_WINDOW_BYTES, LogPump
@@ -20,23 +26,9 @@ from app.services.recorder import LifeRecorder, describe
 from app.services.run import OUTPUT_STREAM_ID, STDIN_STREAM_ID, Run
 
 DISPOSE_TIMEOUT_S = 30.0
-EXIT_CODE_KILLED = 137
-# What Docker answers when a command can't be run (moby, daemon/start.go and errdefs).
-EXIT_CODE_NOT_FOUND = 127
-EXIT_CODE_NOT_EXECUTABLE = 126
-EXIT_CODE_START_FAILED = 128
-_ENOENT, _ENOEXEC, _EACCES, _ENOTDIR, _EISDIR = 2, 8, 13, 20, 21
+DISPOSE_GRACE_S = 2.0
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a run ended, for the record."""
-
-    exit_code: int
-    oom_killed: bool = False
-    error: str = ""
 
 
 class Life:
@@ -45,35 +37,71 @@ class Life:
     Owned by the supervisor's task group as one task. When the engine ends, the task is cancelled
     and the VM goes on; a start that was under way is undone.
 
+    The end of a run is recorded and told as soon as exit code and output are stored. Its VM still
+    has to sync and unmount the scratch disk then, so a life is `gone` later than it is `finished`,
+    and the next one of the container waits for that.
+
+    Args:
+        container: The record: STARTING, RESTARTING, or that of a VM to take over.
+        parts: What it works with.
+        after: The container's life before, whose VM may still hold the scratch disk.
+
     Attributes:
         settled: Set once the first start of this life has succeeded or failed.
         start_error: Why the first start failed.
-        finished: Set by the supervisor when the life is over and recorded.
+        finished: Set when the end is recorded and no run will follow.
+        gone: Set by the supervisor when nothing of this life is left, its VM included.
+        after: The life before, until it is gone.
         exit_code: Of the last run.
         run: The present run.
+        leaving: The run that is over and whose VM is being removed.
         vm: The VM of the present or last run.
     """
 
-    def __init__(self, container: Container, parts: EngineParts) -> None:
+    def __init__(
+        self, container: Container, parts: EngineParts, *, after: "Life | None" = None
+    ) -> None:
         self.container_id = container.id
         self.settled = asyncio.Event()
         self.start_error: SlipwayError | None = None
         self.finished = asyncio.Event()
+        self.gone = asyncio.Event()
+        self.after = after
         self.exit_code = container.exit_code
         self.run: Run | None = None
+        self.leaving: Run | None = None
         self.vm: Vm | None = None
         self._parts = parts
         self._recorder = LifeRecorder(container.id, parts)
         self._interrupt = asyncio.Event()
+        self._recording: asyncio.Task[Container] | None = None
 
     def interrupt(self) -> None:
-        """Give up waiting for a restart."""
+        """Give up waiting for a restart, or for the life before."""
         self._interrupt.set()
 
+    async def abandon(self) -> None:
+        """End what VMs are left of an ended container whose disk is about to be removed."""
+        life: Life | None = self
+        while life is not None:
+            if life.vm is not None:
+                await life.vm.stop(VmEndReason.STOPPED, grace_s=DISPOSE_GRACE_S)
+            life = life.after
+
     async def drive(self, container: Container, *, adopted: Vm | None) -> None:
-        """Go through runs to the end; `container` is STARTING, RESTARTING or has a VM."""
+        """Go through runs to the end.
+
+        Args:
+            container: The present record.
+            adopted: A VM that an earlier engine, or a defect, has left. If the container is not
+                live, its end stands in the record and only the VM is to be disposed of.
+        """
         delay_s = next_delay_s(0, ran_for_s=0)
         try:
+            if adopted is not None and not container.is_live:
+                self._announce_end(container)
+            if self.after is not None and not await self._outlast(self.after):
+                return
             while True:
                 if container.state is ContainerState.RESTARTING and adopted is None:
                     started = await self._wait_to_restart(delay_s)
@@ -85,20 +113,56 @@ class Life:
                 adopted = None
                 self.exit_code = container.exit_code
                 self.settled.set()
-                if container.state is not ContainerState.RESTARTING:
+                if container.state is not ContainerState.RESTARTING or self.finished.is_set():
                     return
                 delay_s = next_delay_s(delay_s, ran_for_s=time.monotonic() - began_s)
         finally:
             self.settled.set()
+
+    def _announce_end(self, container: Container) -> None:
+        """The record has the end of a run: tell whoever waits for it."""
+        self.exit_code = container.exit_code
+        self.settled.set()
+        if container.state is not ContainerState.RESTARTING:
+            self.finished.set()
+
+    async def _outlast(self, earlier: "Life") -> bool:
+        """Wait until the life before is gone; False if this one was stopped meanwhile."""
+        gone = asyncio.create_task(earlier.gone.wait())
+        interrupted = asyncio.create_task(self._interrupt.wait())
+        try:
+            await asyncio.wait({gone, interrupted}, return_when=asyncio.FIRST_COMPLETED)
+            if not gone.done():
+                self.start_error = Conflict("It was stopped before it started")
+                self._announce_end(
+                    await self._recorder.start_failed(self.start_error, EXIT_CODE_START_FAILED)
+                )
+                await gone
+            self.after = None
+        except asyncio.CancelledError:
+            if not self.finished.is_set():
+                await self._record_undone_start()
+            raise
+        finally:
+            gone.cancel()
+            interrupted.cancel()
+        return not self.finished.is_set()
 
     async def _wait_to_restart(self, delay_s: float) -> Container | None:
         try:
             async with asyncio.timeout(delay_s):
                 await self._interrupt.wait()
         except TimeoutError:
-            return await self._recorder.claim_restart()
+            started = await self._recorder.claim_restart()
+            if started is not None:
+                return started
         await self._recorder.restart_given_up()
         return None
+
+    async def _give_up_if_stopped(self) -> None:
+        """A stop of a container that is to be restarted need not wait for the VM to go."""
+        await self._interrupt.wait()
+        self._announce_end(await self._recorder.restart_given_up())
 
     async def _one_run(
         self, container: Container, adopted: Vm | None, *, failed: PoweredOn | None = None
@@ -120,17 +184,20 @@ class Life:
             warm=powered.warm if powered else None,
         )
         run.is_started = adopted is not None and container.state is not ContainerState.STARTING
-        self.run, self.vm = run, vm
+        self.run, self.vm, self._recording = run, vm, None
         try:
-            await self._recorder.vm_known(run)
+            if adopted is None:
+                await self._recorder.vm_known(run)
             outcome = await self._supervise(run, container, powered)
         except asyncio.CancelledError:
             if not run.is_started and adopted is None:
                 await self._undo_start(run)
             raise
         finally:
-            self.run = None
+            self.run, self.leaving = None, run
         await self._dispose(run)
+        if isinstance(outcome, Container):
+            return outcome
         if isinstance(outcome, SlipwayError):
             if powered is not None and powered.may_go_on(run):
                 logger.warning("VM %s: %s; trying another", vm.spec.id, outcome.message)
@@ -139,13 +206,20 @@ class Life:
                 return await self._start_failed(outcome)
             outcome = Ending(EXIT_CODE_KILLED, error=describe(outcome))
         return await self._recorder.run_ended(
-            exit_code=outcome.exit_code, oom_killed=outcome.oom_killed, error=outcome.error
+            exit_code=outcome.exit_code,
+            oom_killed=outcome.oom_killed,
+            error=outcome.error,
+            at_ns=outcome.at_ns,
         )
 
     async def _supervise(
         self, run: Run, container: Container, powered: PoweredOn | None
-    ) -> Ending | SlipwayError:
-        """Run until the container has ended or its VM has; a SlipwayError means no start."""
+    ) -> Container | Ending | SlipwayError:
+        """Run until the VM is no longer needed or has ended.
+
+        Returns the record if the end stands in it, else what to record; a SlipwayError means no
+        start.
+        """
         pump = LogPump(
             self._parts.log_store,
             self._parts.log_hub,
@@ -170,23 +244,14 @@ class Life:
             for task in (script, vm_end, *background):
                 task.cancel()
             run.cancel_helpers()
+        if self._recording is not None:
+            return self._recording.result()
+        if not container.is_live:
+            return container
         if outcome is not None:
             return outcome
         await pump.give_up()
-        return self._vm_vanished(run, await run.vm.wait())
-
-    def _vm_vanished(self, run: Run, vm_exit: VmExit) -> Ending | SlipwayError:
-        detail = run.fault.message if run.fault is not None else vm_exit.detail
-        if run.init_exit.done():
-            seen = run.init_exit.result()
-            return Ending(seen.exit_code, seen.oom_killed, detail)
-        if not run.is_started:
-            return SlipwayError(
-                f"The VM ended before the container ran: {detail}",
-                advice="See the boot console.",
-            )
-        out_of_memory = vm_exit.reason is VmEndReason.OUT_OF_HOST_MEMORY
-        return Ending(EXIT_CODE_KILLED, out_of_memory, detail)
+        return ending_of_vanished(run, await run.vm.wait())
 
     async def _script(
         self,
@@ -195,7 +260,7 @@ class Life:
         powered: PoweredOn | None,
         pump: LogPump,
         group: asyncio.TaskGroup,
-    ) -> Ending | SlipwayError:
+    ) -> Container | Ending | SlipwayError:
         try:
             if powered is not None:
                 await self._start_new(run, powered, pump, group)
@@ -206,7 +271,7 @@ class Life:
         except SlipwayError as error:
             return error
         self.settled.set()
-        return await self._until_exit(run, pump)
+        return await self._until_exit(run, pump, group)
 
     async def _start_new(
         self, run: Run, powered: PoweredOn, pump: LogPump, group: asyncio.TaskGroup
@@ -222,10 +287,13 @@ class Life:
 
     async def _take_over(
         self, run: Run, container: Container, pump: LogPump, group: asyncio.TaskGroup
-    ) -> Ending | None:
-        """Join a VM that an earlier engine started; an Ending if there is nothing to go on with."""
+    ) -> Container | Ending | None:
+        """Join a VM that an earlier engine started; its end if there is nothing to go on with."""
         hello = await run.channel.connected(self._parts.boot_timeout_s)
         run.note_hello(hello)
+        if not container.is_live:
+            await run.power_off()
+            return container
         process = next(
             (
                 info
@@ -237,7 +305,9 @@ class Life:
         if container.state is ContainerState.STOPPING and container.finished_at_ns is not None:
             await run.power_off()
             return Ending(container.exit_code, container.oom_killed, container.error)
-        if process is None or process.state is ProcessState.CREATED:
+        # A start that waited for the VM of the run before knows none yet: this is that one.
+        is_of_run_before = container.vm_id != run.vm.spec.id
+        if process is None or process.state is ProcessState.CREATED or is_of_run_before:
             await run.power_off()
             return Ending(
                 EXIT_CODE_START_FAILED,
@@ -273,13 +343,30 @@ class Life:
                 work = run.discard_output(info)
                 run.adopt_helper(group.create_task(run.end_if_corrupt(work)))
 
-    async def _until_exit(self, run: Run, pump: LogPump) -> Ending:
+    async def _until_exit(self, run: Run, pump: LogPump, group: asyncio.TaskGroup) -> Container:
+        """See the exit, record and tell it once all output is stored, then let the VM go.
+
+        An engine that dies before the VM is gone leaves one whose container has ended: the next
+        engine takes it over and switches it off in good order.
+        """
         seen = await asyncio.shield(run.init_exit)
         await pump.drained.wait()
-        await self._recorder.exit_seen(seen)
+        # A task of the group: a VM that vanishes now ends this script, but not the recording.
+        self._recording = group.create_task(
+            self._recorder.run_ended(
+                exit_code=seen.exit_code,
+                oom_killed=seen.oom_killed,
+                error="",
+                at_ns=seen.time_ns,
+            )
+        )
+        ended = await asyncio.shield(self._recording)
+        self._announce_end(ended)
+        if ended.state is ContainerState.RESTARTING:
+            run.adopt_helper(group.create_task(self._give_up_if_stopped()))
         run.acknowledge_exit()
         await run.power_off()
-        return Ending(seen.exit_code, seen.oom_killed)
+        return ended
 
     async def _start_failed(self, error: SlipwayError) -> Container:
         self.start_error = self.start_error or error
@@ -289,6 +376,10 @@ class Life:
         """The engine ends in the middle of a start: take back what was made."""
         async with asyncio.timeout(DISPOSE_TIMEOUT_S):
             await self._dispose(run)
+            await self._record_undone_start()
+
+    async def _record_undone_start(self) -> None:
+        async with asyncio.timeout(DISPOSE_TIMEOUT_S):
             await self._recorder.start_failed(
                 SlipwayError("The engine was stopped while the container was starting"),
                 EXIT_CODE_START_FAILED,
@@ -296,17 +387,8 @@ class Life:
 
     async def _dispose(self, run: Run) -> None:
         await run.close_channel()
-        await run.vm.stop(VmEndReason.STOPPED, grace_s=2)
+        await run.vm.stop(VmEndReason.STOPPED, grace_s=DISPOSE_GRACE_S)
         await self._parts.consoles.keep(run.vm.console_path, self.container_id)
         await run.vm.discard()
-        self.vm = None
-
-
-def exit_code_of(error: SlipwayError) -> int:
-    """The exit code that Docker shows for a command that could not be started."""
-    if isinstance(error, GuestFailed):
-        if error.errno in {_ENOENT, _ENOTDIR}:
-            return EXIT_CODE_NOT_FOUND
-        if error.errno in {_EACCES, _EISDIR, _ENOEXEC}:
-            return EXIT_CODE_NOT_EXECUTABLE
-    return EXIT_CODE_START_FAILED
+        self.vm = self.leaving = None
+        self._parts.registry.vm_gone(self.container_id, run.vm.spec.id)

@@ -18,7 +18,6 @@ from app.domain import container as rules
 from app.domain.container import Container, ContainerState
 from app.domain.event import EventType
 from app.domain.restart import should_restart
-from app.guest.agent_types import ProcessExited
 from app.services.parts import EngineParts
 from app.services.registry import Condition, Happening, Rule
 from app.services.run import Run, RunObserver
@@ -74,25 +73,23 @@ class LifeRecorder:
             ),
         )
 
-    async def exit_seen(self, seen: ProcessExited) -> None:
-        """The first process has ended and its log is committed."""
-        await self._persist(
-            lambda before: rules.exit_seen(
-                before,
-                exit_code=seen.exit_code,
-                oom_killed=seen.oom_killed,
-                at_ns=seen.time_ns,
-            )
-        )
+    async def run_ended(
+        self, *, exit_code: int, oom_killed: bool, error: str, at_ns: int | None = None
+    ) -> Container:
+        """The run is over and its log stored; decides about a restart in the same transaction.
 
-    async def run_ended(self, *, exit_code: int, oom_killed: bool, error: str) -> Container:
-        """The run is over, its VM gone; decides about a restart in the same transaction."""
+        Args:
+            exit_code: Of the first process.
+            oom_killed: Whether it was killed for memory.
+            error: What went wrong, if it was not the process.
+            at_ns: When it ended, if the guest has told.
+        """
         self._parts.registry.clear_condition(self._container_id)
         return await self._persist(
             lambda before: rules.ended(
                 before,
                 exit_code=exit_code,
-                at_ns=before.finished_at_ns or time.time_ns(),
+                at_ns=at_ns or before.finished_at_ns or time.time_ns(),
                 oom_killed=oom_killed,
                 error=error,
                 restarting=should_restart(
@@ -139,11 +136,9 @@ class LifeRecorder:
         except (AlreadyInState, Conflict, NotFound):
             return None
 
-    async def restart_given_up(self) -> None:
+    async def restart_given_up(self) -> Container:
         """Somebody stopped the container while it waited for a restart."""
-        await self._persist(
-            lambda before: replace(before, state=ContainerState.EXITED), Happening("stop")
-        )
+        return await self._persist(rules.restart_given_up, Happening("stop"))
 
     async def log_fault(self, error: SlipwayError | None) -> None:
         """The log store refuses (or works again); output waits in the guest meanwhile."""

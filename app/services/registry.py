@@ -95,6 +95,10 @@ class ContainerRegistry:
         """Its run is over."""
         self._conditions.pop(container_id, None)
 
+    def vm_gone(self, container_id: str, vm_id: str) -> None:
+        """Tell viewers; the record does not change by that."""
+        self._feed.container_changed(container_id, vm_id=vm_id)
+
     def _shown(self, container: Container) -> Container:
         return self._conditions.get(container.id, ALL_WELL).laid_over(container)
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 
-from app.core.errors import CorruptData, SlipwayError
+from app.core.errors import CorruptData, GuestFailed, SlipwayError
 from app.domain.vm import (
     SILENT_KILL_AFTER_S,
     UNRESPONSIVE_AFTER_S,
@@ -32,6 +32,8 @@ FIRST_EXEC_STREAM_ID = 16
 SILENCE_CHECK_INTERVAL_S = 0.5
 CLOCK_INTERVAL_S = 60.0
 DELETE_TIMEOUT_S = 20.0
+DELETE_RETRY_S = 0.05
+_EBUSY = 16
 
 logger = logging.getLogger(__name__)
 
@@ -251,10 +253,13 @@ class Run:
     async def watch_silence(self) -> None:
         """Show a guest that says nothing within 5 s, and end it after a minute.
 
-        A VM that the hypervisor holds is silent by right: it is shown, and never ended.
+        A VM that the hypervisor holds is silent by right: it is shown, and never ended. Nor is
+        one judged here that is on its way out: `power_off` has deadlines of its own.
         """
-        while True:
-            await asyncio.sleep(SILENCE_CHECK_INTERVAL_S)
+        while not self._powering_off:
+            await asyncio.sleep(
+                max(UNRESPONSIVE_AFTER_S - self.channel.silent_s, SILENCE_CHECK_INTERVAL_S)
+            )
             silent_s = self.channel.silent_s
             is_silent = silent_s >= UNRESPONSIVE_AFTER_S and not self._booting
             if is_silent and self._silent_since_ns is None:
@@ -332,8 +337,20 @@ class Run:
         """
         self._powering_off = True
         with contextlib.suppress(SlipwayError, TimeoutError):
-            await self.agent.delete(self.container_id, timeout_s=DELETE_TIMEOUT_S)
+            async with asyncio.timeout(DELETE_TIMEOUT_S):
+                while not await self._delete():  # noqa: ASYNC110 - no event tells it
+                    await asyncio.sleep(DELETE_RETRY_S)
         await self.vm.stop(VmEndReason.STOPPED, grace_s=2)
+
+    async def _delete(self) -> bool:
+        """Have the container deleted; False if the guest still does that for an earlier engine."""
+        try:
+            await self.agent.delete(self.container_id, timeout_s=DELETE_TIMEOUT_S)
+        except GuestFailed as error:
+            if error.errno == _EBUSY:
+                return False
+            raise
+        return True
 
 
 def _durations(stages: tuple[Stage, ...], *, since_ns: int) -> tuple[BootStage, ...]:

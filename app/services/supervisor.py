@@ -5,18 +5,21 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
 
-from app.core.errors import GuestFailed, NotFound, SlipwayError, Unavailable
+from app.core.errors import Conflict, GuestFailed, NotFound, SlipwayError, Unavailable
 from app.domain import container as rules
 from app.domain.container import Container, ContainerState
 from app.domain.restart import should_restart, should_start_with_engine
 from app.domain.vm import VmEndReason, VmRecord
 from app.hypervisor.port import Vm
+from app.services.ending import EXIT_CODE_KILLED
 from app.services.launch import CONTAINER_LABEL
-from app.services.life import EXIT_CODE_KILLED, Life
+from app.services.life import Life
 from app.services.parts import EngineParts
 from app.services.registry import Happening
 from app.services.run import Run
 from app.services.stats import Reading
+from app.services.templates import TEMPLATE_LABEL
+from app.services.warm_vm import POOL_LABEL
 
 SIGNAL_TIMEOUT_S = 3.0
 KILL_TIMEOUT_S = 10.0
@@ -26,6 +29,9 @@ SIGKILL = 9
 SIGTERM = 15
 RESUMED_STOP_GRACE_S = 10.0
 DEFECT_DELAY_S = 1.0
+
+# Of VMs that were made for no container, or not yet; they end with their engine, however that ends.
+ENGINES_OWN_LABELS = {POOL_LABEL, TEMPLATE_LABEL}
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +74,7 @@ class Supervisor:
 
         Raises:
             Unavailable: It has none just now.
+            Conflict: Its process has ended.
         """
         life = self._lives.get(container.id)
         if life is None or life.run is None:
@@ -75,24 +82,36 @@ class Supervisor:
                 f"The VM of container {container.name} is not there just now",
                 advice="Wait a moment and look at its state.",
             )
+        if life.run.init_exit.done():
+            raise Conflict(
+                f"Container {container.name} is not running: its process has just ended",
+                advice="Start the container first.",
+            )
         return life.run
 
     def vms(self) -> list[VmRecord]:
         """All VMs as shown."""
         return [
-            life.run.record(
-                hypervisor=self._parts.hypervisor.name, accelerator=self._parts.accelerator
-            )
-            for life in self._lives.values()
-            if life.run is not None
+            run.record(hypervisor=self._parts.hypervisor.name, accelerator=self._parts.accelerator)
+            for run in self._runs()
         ]
+
+    def _runs(self) -> Iterable[Run]:
+        """Those of ended lives too, whose VMs are on their way out."""
+        for newest in self._lives.values():
+            life: Life | None = newest
+            while life is not None:
+                run = life.run or life.leaving
+                if run is not None:
+                    yield run
+                life = life.after
 
     def samplers(self) -> Iterable[tuple[str, Callable[[], Awaitable[Reading]]]]:
         """How to read each running container's numbers."""
         return [
             (container_id, life.run.read_stats)
             for container_id, life in self._lives.items()
-            if life.run is not None and life.run.is_started
+            if life.run is not None and life.run.is_started and not life.run.init_exit.done()
         ]
 
     def memory_samplers(self) -> Iterable[tuple[str, Callable[[], Awaitable[None]]]]:
@@ -116,16 +135,13 @@ class Supervisor:
     async def launch(self, container: Container) -> None:
         """Start a container that is recorded as STARTING; returns when its process runs.
 
-        A caller that goes away does not end the start.
+        A VM of its last run that is still on its way out is waited for. A caller that goes away
+        does not end the start.
 
         Raises:
             SlipwayError: Why it did not start; nothing of it is left then.
         """
-        while (earlier := self._lives.get(container.id)) is not None:
-            await earlier.finished.wait()
-            if self._lives.get(container.id) is earlier:
-                del self._lives[container.id]
-        life = self._begin(container, adopted=None)
+        life = self._begin(container, adopted=None, after=self._lives.get(container.id))
         await life.settled.wait()
         if life.start_error is not None:
             raise life.start_error
@@ -154,17 +170,35 @@ class Supervisor:
             await life.run.vm.stop(VmEndReason.STOPPED, grace_s=VM_STOP_GRACE_S)
         await life.finished.wait()
 
+    async def until_gone(self, container_id: str) -> None:
+        """Wait until no VM of an ended container is left; its scratch disk is whole then."""
+        life = self._lives.get(container_id)
+        if life is not None:
+            await life.gone.wait()
+
+    async def let_go(self, container_id: str) -> None:
+        """End the VM of a container whose disk is about to be removed; returns when it is gone."""
+        life = self._lives.get(container_id)
+        if life is not None:
+            await life.abandon()
+            await life.gone.wait()
+
     async def _signal_and_thaw(self, run: Run, number: int) -> bool:
         """Signal the first process, also a frozen one; False if the guest does not obey."""
-        try:
-            await run.agent.signal(run.container_id, number, timeout_s=SIGNAL_TIMEOUT_S)
-            await run.agent.thaw(run.container_id, timeout_s=SIGNAL_TIMEOUT_S)
-        except GuestFailed:
-            return True  # it has just ended by itself
-        except SlipwayError as error:
-            logger.warning("Signal %d to %s: %s", number, run.container_id[:12], error.message)
-            return False
-        return True
+        if run.init_exit.done():
+            return True  # it has ended, and that is about to be recorded
+        answers = await asyncio.gather(  # the guest works them off in this order
+            run.agent.signal(run.container_id, number, timeout_s=SIGNAL_TIMEOUT_S),
+            run.agent.thaw(run.container_id, timeout_s=SIGNAL_TIMEOUT_S),
+            return_exceptions=True,
+        )
+        for error in answers:
+            if isinstance(error, SlipwayError) and not isinstance(error, GuestFailed):
+                logger.warning("Signal %d to %s: %s", number, run.container_id[:12], error.message)
+                return False
+            if isinstance(error, BaseException) and not isinstance(error, GuestFailed):
+                raise error
+        return True  # a guest that refuses has no such process any more
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Future[None]:
         """Run a command in the supervisor's group; its error goes to whoever awaits the future."""
@@ -180,31 +214,43 @@ class Supervisor:
 
     # --- lives -------------------------------------------------------------------------------
 
-    def _begin(self, container: Container, *, adopted: Vm | None) -> Life:
-        life = Life(container, self._parts)
+    def _begin(
+        self, container: Container, *, adopted: Vm | None, after: Life | None = None
+    ) -> Life:
+        life = Life(container, self._parts, after=after)
         drive = self._drive(life, container, adopted)
         group = self._require_group(drive)
         self._lives[container.id] = life
         group.create_task(drive)
+        if container.config.auto_remove:
+            group.create_task(self._remove_after(life, container))
         return life
+
+    async def _remove_after(self, life: Life, container: Container) -> None:
+        """Remove a container with `--rm` as soon as it has ended: its VM need not save the disk."""
+        await life.finished.wait()
+        try:
+            await self._remove_ended(container.id)
+        except SlipwayError as error:
+            logger.warning("Container %s not removed: %s", container.name, error.message)
 
     async def _drive(self, life: Life, container: Container, adopted: Vm | None) -> None:
         try:
             while not await self._drive_once(life, container, adopted):
                 found = await self._look_again(container)
                 adopted = life.vm
-                if adopted is None or found is None or not found.is_live:
+                if life.finished.is_set() or found is None or not _goes_on(found, adopted):
+                    if adopted is not None:
+                        await self._end_stray(adopted)
                     break
                 container = found
         finally:
             life.finished.set()
+            life.gone.set()
             if self._lives.get(container.id) is life:
                 del self._lives[container.id]
-        if container.config.auto_remove:
-            try:
-                await self._remove_ended(container.id)
-            except SlipwayError as error:
-                logger.warning("Container %s not removed: %s", container.name, error.message)
+            if life.leaving is not None:  # a defect ended it
+                self._parts.registry.vm_gone(container.id, life.leaving.vm.spec.id)
 
     async def _drive_once(self, life: Life, container: Container, adopted: Vm | None) -> bool:
         """Drive a life to its end; False if a defect of ours ended that, and the VM may run on.
@@ -234,15 +280,18 @@ class Supervisor:
     async def _reconcile(self) -> None:
         """Bring records and VMs together: adopt, repair, restart, remove leftovers."""
         containers = {container.id: container for container in await self._parts.registry.list()}
+        strays: list[Vm] = []
         for vm in await self._parts.hypervisor.adopt():
             container = containers.get(vm.spec.labels.get(CONTAINER_LABEL, ""))
-            if container is None or container.id in self._lives or not container.is_live:
-                logger.warning("VM %s belongs to nobody: ended", vm.spec.id)
-                await self._end_stray(vm)
+            if container is None or container.id in self._lives or not _may_have_vm(container):
+                if not vm.spec.labels.keys() & ENGINES_OWN_LABELS:
+                    logger.warning("VM %s belongs to nobody: ended", vm.spec.id)
+                strays.append(vm)
             else:
-                self._begin(container, adopted=vm)
+                self._begin(await self._claim_policy_start(container), adopted=vm)
                 if container.state is ContainerState.STOPPING:
                     self.spawn(self._finish_stop(container))
+        await asyncio.gather(*map(self._end_stray, strays))
         for container in containers.values():
             if container.id not in self._lives:
                 try:
@@ -272,16 +321,33 @@ class Supervisor:
             container = await registry.update(
                 container.id, _end_without_vm, Happening("die", attributes={"error": GONE})
             )
-        elif container.state is ContainerState.EXITED and should_start_with_engine(
-            container.config.restart_policy, stopped_by_user=container.stopped_by_user
-        ):
-            container = await registry.update(
-                container.id, lambda before: replace(before, state=ContainerState.RESTARTING)
-            )
+        else:
+            container = await self._claim_policy_start(container)
         if container.state is ContainerState.RESTARTING:
             self._begin(container, adopted=None)
         elif container.state is ContainerState.EXITED and container.config.auto_remove:
             await self._remove_ended(container.id)
+
+    async def _claim_policy_start(self, container: Container) -> Container:
+        """An ended container that its policy starts with the engine is to be restarted."""
+        if container.state is ContainerState.EXITED and should_start_with_engine(
+            container.config.restart_policy, stopped_by_user=container.stopped_by_user
+        ):
+            return await self._parts.registry.update(
+                container.id, lambda before: replace(before, state=ContainerState.RESTARTING)
+            )
+        return container
+
+
+def _may_have_vm(container: Container) -> bool:
+    """Whether a VM of it is no stray: it lives, or its end was recorded before the VM was gone."""
+    ended_states = {ContainerState.EXITED, ContainerState.RESTARTING}
+    return container.is_live or container.state in ended_states
+
+
+def _goes_on(container: Container, vm: Vm | None) -> bool:
+    """Whether there is something to take up again after a defect."""
+    return container.state is ContainerState.RESTARTING or (container.is_live and vm is not None)
 
 
 def _end_without_vm(before: Container) -> Container:

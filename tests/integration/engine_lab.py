@@ -30,6 +30,7 @@ class EngineLab:
     def __init__(self, root: Path, prepared: Path) -> None:
         self.settings = Settings(data_dir=root / "data", memory_reserve_bytes=0)
         self.can_clone = False
+        self.gates: dict[int, asyncio.Event] = {}  # an Op waits in every guest for its event
         self.hypervisor: FakeHypervisor | None = None  # the last engine's
         self.guests: dict[str, FakeGuest] = {}
         self.programs: dict[str, Program] = {}
@@ -39,7 +40,7 @@ class EngineLab:
         shutil.copytree(prepared, self.settings.data_dir)
 
     async def _play(self, spec: VmSpec, reader: StreamReader, writer: StreamWriter) -> None:
-        guest = self.guests.setdefault(spec.id, FakeGuest(programs=self.programs))
+        guest = self.guests.setdefault(spec.id, FakeGuest(programs=self.programs, gates=self.gates))
         await guest.serve(reader, writer)
 
     async def __aenter__(self) -> Self:
@@ -102,6 +103,13 @@ async def until(
 async def until_state(services: Services, container_id: str, state: ContainerState) -> Container:
     """Wait until the container is in `state`."""
     return await until(services, container_id, lambda container: container.state is state)
+
+
+async def until_no_vm(services: Services) -> None:
+    """Wait until the last VM is gone: an end is told before its VM is."""
+    async with services.feed.subscribe() as changes, asyncio.timeout(DEADLINE_S):
+        while await services.hosts.vms():
+            await changes.next()
 
 
 async def log_text(services: Services, container_id: str) -> list[str]:

@@ -15,6 +15,10 @@ from app.db.database import Database
 from app.db.repositories.containers import ContainerRepository
 from app.domain.container import Container, ContainerState
 from app.domain.container_config import ContainerConfig
+from app.domain.vm import VmEndReason
+from app.hypervisor.port import VmExit, VmSpec
+from app.hypervisor.qemu.rundir import RunDirectory
+from app.services.launch import CONTAINER_LABEL
 from app.storage.data_directory import DataDirectoryLock
 
 PASSWORD = "correct horse battery"
@@ -128,22 +132,46 @@ def test_backup_names_a_container_that_runs_and_can_leave_its_disk_out(
     data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output(capsys, "token", "list")
-    asyncio.run(add_running_container(data_dir, "web"))
+    asyncio.run(add_container(data_dir, "web", ContainerState.RUNNING))
     target = str(tmp_path / "backup.tar")
     assert "web" in failure(capsys, "backup", target)
     assert not Path(target).exists()
     assert "web" in output(capsys, "backup", target, "--leave-out-running")
 
 
-async def add_running_container(data_dir: Path, name: str) -> None:
-    """A record as a running engine would have left it."""
+def test_backup_names_a_container_that_ended_and_whose_vm_saves_its_disk(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output(capsys, "token", "list")
+    asyncio.run(add_container(data_dir, "web", ContainerState.EXITED))
+    directory = RunDirectory.create(data_dir / "v" / "0a1b2c3d4e5f")
+    (data_dir / "v" / "1b2c3d4e5f0a").mkdir()  # one that is just being made
+    directory.write_spec(
+        VmSpec(
+            id=directory.id,
+            vcpus=1,
+            memory_bytes=1,
+            kernel=tmp_path,
+            initrd=tmp_path,
+            cmdline="",
+            disks=(),
+            labels={CONTAINER_LABEL: "ab" * 32},
+        )
+    )
+    assert "web" in failure(capsys, "backup", str(tmp_path / "early.tar"))
+    directory.write_exit(VmExit(VmEndReason.STOPPED, ""))
+    assert "Saved" in output(capsys, "backup", str(tmp_path / "late.tar"))
+
+
+async def add_container(data_dir: Path, name: str, state: ContainerState) -> None:
+    """A record as an engine would have left it."""
     container = Container(
         id="ab" * 32,
         name=name,
         image_id="sha256:" + "cd" * 32,
         config=ContainerConfig(image="busybox:latest"),
         created_at_ns=1,
-        state=ContainerState.RUNNING,
+        state=state,
     )
     database = Database(data_dir / "slipway.db")
     await database.open()

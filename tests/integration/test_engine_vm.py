@@ -54,8 +54,8 @@ async def test_main_job(engine: EngineProcess) -> None:
     assert seen == ["line 0", "line 1", "line 2"]
     stopped = await engine.call("POST", "/containers/loop/stop", params={"timeout_s": 1})
     assert (stopped["state"], stopped["exit_code"]) == ("exited", 137)
-    assert not list((engine.data_dir / "v").glob(f"{container['vm_id']}*"))
     await engine.call("DELETE", "/containers/loop")
+    assert not list((engine.data_dir / "v").glob(f"{container['vm_id']}*"))
     assert not list((engine.data_dir / "scratch").glob(f"*{container['id']}*"))
 
 

@@ -25,6 +25,7 @@ from tests.integration.engine_lab import (
     log_text,
     shell,
     until,
+    until_no_vm,
     until_state,
 )
 
@@ -42,6 +43,7 @@ async def test_life_of_a_short_command(services: Services, lab: EngineLab) -> No
     assert [(line.stream, line.text) for line in lines] == [("stdout", "hello"), ("stderr", "oops")]
     assert await actions(services, container.id) == ["create", "start-requested", "start", "die"]
     assert [stage.name for stage in container.boot_stages]
+    await until_no_vm(services)
     assert not lab.machine.vms
 
 

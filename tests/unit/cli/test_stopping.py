@@ -6,14 +6,20 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from app.cli.stopping import EngineClient
-from app.core.errors import SlipwayError, Unavailable
+from app.core.errors import DeadlineExceeded, SlipwayError, Unavailable
+
+LOOKS = iter((1, 2))
 
 
 class Engine(BaseHTTPRequestHandler):
     """Answers as REST does: one container can be stopped, one refuses."""
 
     def do_GET(self) -> None:
-        self._answer(200, [{"name": "web", "id": "1"}])
+        if self.path == "/api/v1/vms":  # that of container 1 is there for two more looks
+            vms = [{"container_id": "1"}] if next(LOOKS, None) else []
+            self._answer(200, [*vms, {"container_id": "2"}])
+        else:
+            self._answer(200, [{"name": "web", "id": "1"}])
 
     def do_POST(self) -> None:
         if self.headers["Authorization"] != "Bearer secret":
@@ -50,6 +56,15 @@ def test_client_lists_and_stops(url: str) -> None:
     client = EngineClient(url, "secret")
     assert client.request("GET", "/containers") == [{"name": "web", "id": "1"}]
     assert client.stop("good", 3) == ""
+
+
+def test_client_waits_until_the_vms_are_gone(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = EngineClient(url, "secret")
+    client.wait_until_gone({"1"})
+    assert next(LOOKS, None) is None
+    monkeypatch.setattr("app.cli.stopping.GONE_TIMEOUT_S", 0)
+    with pytest.raises(DeadlineExceeded):
+        client.wait_until_gone({"2"})
 
 
 def test_refusal_is_told_in_the_engines_words(url: str) -> None:

@@ -1,0 +1,395 @@
+"""An end is told once it is recorded; the VM goes afterwards, and what follows waits for it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from app.core.errors import Conflict, NotFound, ResourceExhausted, SlipwayError
+from app.domain.container import Container, ContainerState
+from app.domain.container_config import ContainerConfig
+from app.domain.restart import parse_restart_policy
+from app.domain.vm import VmState
+from app.guest.protocol import Op
+from app.logs.store import LogStore
+from app.services.bundle import Services
+from app.services.exec import ExecConfig
+from app.services.recorder import LifeRecorder
+from app.services.supervisor import Supervisor
+from tests.integration.engine_lab import (
+    DEADLINE_S,
+    WHO,
+    EngineLab,
+    launch,
+    log_text,
+    shell,
+    until,
+    until_no_vm,
+    until_state,
+)
+
+TRAP = ContainerConfig(image="busybox", command=("trap", "7"))
+
+
+@pytest.fixture
+def gate(lab: EngineLab) -> asyncio.Event:
+    """Until it is set no guest answers DELETE: it is still syncing and unmounting."""
+    return lab.gates.setdefault(Op.DELETE, asyncio.Event())
+
+
+async def stopped(services: Services, config: ContainerConfig = TRAP) -> Container:
+    """Run and stop a container; the record is that of its run, with the VM's id."""
+    container = await launch(services, config)
+    async with asyncio.timeout(DEADLINE_S):
+        await services.containers.stop(container.id, initiator=WHO)
+    return container
+
+
+async def actions(services: Services, container_id: str) -> list[str]:
+    events = await services.events.list(actor_id=container_id, limit=1000)
+    return [event.action for event in reversed(events)]
+
+
+def is_unmounted(lab: EngineLab, container: Container) -> bool:
+    """Whether the guest of that run was given the time to save its disk."""
+    return container.id not in lab.guest_of(container).containers
+
+
+async def test_end_is_told_before_the_vm_is_gone(
+    services: Services, lab: EngineLab, gate: asyncio.Event
+) -> None:
+    container = await stopped(services)
+    ended = await services.containers.get(container.id)
+    assert (ended.state, ended.exit_code, ended.vm_id) == (ContainerState.EXITED, 7, None)
+    assert await services.containers.wait(container.id) == 7
+    assert (await actions(services, container.id))[-2:] == ["stop", "die"]
+    assert [(vm.id, vm.state) for vm in await services.hosts.vms()] == [
+        (container.vm_id, VmState.STOPPING)
+    ]
+    gate.set()
+    await until_no_vm(services)
+    assert not lab.machine.vms
+    assert is_unmounted(lab, container)
+
+
+async def test_container_whose_vm_is_on_its_way_out_does_not_run(
+    services: Services, gate: asyncio.Event
+) -> None:
+    container = await stopped(services)
+    with pytest.raises(Conflict, match="is not running"):
+        async with services.exec.exec(container.id, ExecConfig(("true",))):
+            pass
+    with pytest.raises(Conflict, match="is not running"):
+        await services.containers.kill(container.id, signal="SIGHUP", initiator=WHO)
+    assert await log_text(services, container.id) == ["ready", "terminated"]
+    assert b"booting" in await services.logs.console(container.id)
+    assert services.stats.latest(container.id) is None
+    gate.set()
+
+
+async def test_start_waits_for_the_vm_of_the_run_before(
+    services: Services, lab: EngineLab, gate: asyncio.Event
+) -> None:
+    first = await stopped(services)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(services.containers.start(first.id, initiator=WHO))
+        await until_state(services, first.id, ContainerState.STARTING)
+        assert list(lab.machine.vms) == [first.vm_id]
+        assert [vm.state for vm in await services.hosts.vms()] == [VmState.STOPPING]
+        gate.set()
+    again = await services.containers.get(first.id)
+    assert again.state is ContainerState.RUNNING
+    assert list(lab.machine.vms) == [again.vm_id]
+    assert is_unmounted(lab, first)
+    await services.containers.kill(first.id, initiator=WHO)
+
+
+async def test_start_that_waits_can_be_stopped(
+    services: Services, lab: EngineLab, gate: asyncio.Event
+) -> None:
+    container = await stopped(services)
+    starting = asyncio.ensure_future(services.containers.start(container.id, initiator=WHO))
+    await until_state(services, container.id, ContainerState.STARTING)
+    await services.containers.stop(container.id, initiator=WHO)
+    with pytest.raises(Conflict, match="stopped before"):
+        await starting
+    ended = await services.containers.get(container.id)
+    assert (ended.state, ended.error) == (ContainerState.EXITED, "It was stopped before it started")
+    assert list(lab.machine.vms) == [container.vm_id]
+    async with asyncio.TaskGroup() as group:  # behind both of the lives before
+        group.create_task(services.containers.start(container.id, initiator=WHO))
+        await until_state(services, container.id, ContainerState.STARTING)
+        gate.set()
+    await services.containers.kill(container.id, initiator=WHO)
+
+
+async def test_start_that_waits_can_be_removed(
+    services: Services, lab: EngineLab, gate: asyncio.Event
+) -> None:
+    container = await stopped(services)
+    starting = asyncio.ensure_future(services.containers.start(container.id, initiator=WHO))
+    await until_state(services, container.id, ContainerState.STARTING)
+    await services.containers.remove(container.id, force=True, initiator=WHO)
+    with pytest.raises(Conflict):
+        await starting
+    assert not lab.machine.vms
+    assert not gate.is_set()
+
+
+async def test_engine_that_ends_while_a_start_waits(lab: EngineLab, gate: asyncio.Event) -> None:
+    async with lab.engine() as services:
+        container = await stopped(services)
+        starting = asyncio.ensure_future(services.containers.start(container.id, initiator=WHO))
+        await until_state(services, container.id, ContainerState.STARTING)
+    await asyncio.wait({starting})
+    starting.cancel()
+    assert list(lab.machine.vms) == [container.vm_id]
+    gate.set()
+    async with lab.engine() as services:
+        after = await services.containers.get(container.id)
+        assert (after.state, "stopped while" in after.error) == (ContainerState.EXITED, True)
+        await services.containers.start(container.id, initiator=WHO)
+        assert container.vm_id not in lab.machine.vms
+        assert is_unmounted(lab, container)
+        await services.containers.kill(container.id, initiator=WHO)
+
+
+async def test_remove_does_not_wait_for_the_guest(
+    services: Services, lab: EngineLab, gate: asyncio.Event
+) -> None:
+    container = await stopped(services)
+    await services.containers.remove(container.id, initiator=WHO)
+    assert not lab.machine.vms
+    assert not list((lab.settings.data_dir / "scratch").glob(f"*{container.id}*"))
+    assert not await services.hosts.vms()
+    assert not is_unmounted(lab, container)
+
+
+async def test_auto_remove_does_not_wait_for_the_guest(
+    services: Services, lab: EngineLab, gate: asyncio.Event
+) -> None:
+    container = await launch(services, shell("exit 0", auto_remove=True))
+    with pytest.raises(NotFound):
+        await until(services, container.id, lambda _: False)
+    assert not lab.machine.vms
+    assert not gate.is_set()
+
+
+async def test_restart_by_policy_is_told_at_once_and_waits(
+    services: Services, lab: EngineLab, gate: asyncio.Event
+) -> None:
+    policy = parse_restart_policy("on-failure:1")
+    container = await launch(services, shell("echo try; exit 4", restart_policy=policy))
+    waiting = await until_state(services, container.id, ContainerState.RESTARTING)
+    assert waiting.exit_code == 4
+    assert list(lab.machine.vms) == [container.vm_id]
+    gate.set()
+    await until_state(services, container.id, ContainerState.EXITED)
+    assert await log_text(services, container.id) == ["try"] * 2
+    await until_no_vm(services)
+    assert is_unmounted(lab, container)
+
+
+async def test_stop_ends_a_restart_that_waits_for_the_vm(
+    services: Services, lab: EngineLab, gate: asyncio.Event
+) -> None:
+    policy = parse_restart_policy("always")
+    container = await launch(services, shell("exit 4", restart_policy=policy))
+    await until_state(services, container.id, ContainerState.RESTARTING)
+    await services.containers.stop(container.id, initiator=WHO)
+    assert (await services.containers.get(container.id)).state is ContainerState.EXITED
+    assert list(lab.machine.vms) == [container.vm_id]
+    gate.set()
+    await until_no_vm(services)
+    assert (await actions(services, container.id)).count("start") == 1
+
+
+@pytest.mark.parametrize("monitor_silent", [False, True])
+async def test_guest_that_never_answers_is_ended_all_the_same(
+    services: Services,
+    lab: EngineLab,
+    gate: asyncio.Event,
+    monkeypatch: pytest.MonkeyPatch,
+    monitor_silent: bool,
+) -> None:
+    monkeypatch.setattr("app.services.run.DELETE_TIMEOUT_S", 0.1)
+    lab.machine.faults.monitor_silent = monitor_silent
+    await stopped(services)
+    await until_no_vm(services)
+    assert not lab.machine.vms
+    assert not gate.is_set()
+
+
+# --- an engine that ends between the record and the VM's end -----------------------------------
+
+
+async def test_next_engine_switches_the_vm_of_an_ended_container_off(
+    lab: EngineLab, gate: asyncio.Event
+) -> None:
+    async with lab.engine() as services:
+        container = await stopped(services)
+    assert list(lab.machine.vms) == [container.vm_id]
+    async with lab.engine() as services:
+        assert await services.containers.wait(container.id) == 7
+        assert [vm.container_id for vm in await services.hosts.vms()] == [container.id]
+        gate.set()
+        await until_no_vm(services)
+        assert is_unmounted(lab, container)
+        assert (await actions(services, container.id)).count("die") == 1
+        ended = await services.containers.get(container.id)
+        assert (ended.state, ended.exit_code, ended.error) == (ContainerState.EXITED, 7, "")
+
+
+@pytest.mark.parametrize("policy", ["always", "unless-stopped"])
+async def test_next_engine_restarts_by_policy_after_the_vm_is_gone(
+    lab: EngineLab, gate: asyncio.Event, policy: str
+) -> None:
+    config = shell("echo on; exit 3", restart_policy=parse_restart_policy(policy))
+    async with lab.engine() as services:
+        container = await launch(services, config)
+        await until_state(services, container.id, ContainerState.RESTARTING)
+    async with lab.engine() as services:
+        assert list(lab.machine.vms) == [container.vm_id]
+        gate.set()
+        await until(services, container.id, lambda c: c.restart_count >= 2)
+        assert is_unmounted(lab, container)
+        await services.containers.remove(container.id, force=True, initiator=WHO)
+        assert not lab.machine.vms
+
+
+async def test_policy_always_starts_what_was_stopped_after_its_vm_is_gone(
+    lab: EngineLab, gate: asyncio.Event
+) -> None:
+    config = ContainerConfig(
+        image="busybox", command=("trap",), restart_policy=parse_restart_policy("always")
+    )
+    async with lab.engine() as services:
+        container = await stopped(services, config)
+    async with lab.engine() as services:
+        assert list(lab.machine.vms) == [container.vm_id]
+        gate.set()
+        again = await until_state(services, container.id, ContainerState.RUNNING)
+        assert list(lab.machine.vms) == [again.vm_id]
+        assert is_unmounted(lab, container)
+        await services.containers.kill(container.id, initiator=WHO)
+
+
+async def test_next_engine_removes_what_was_to_be_removed(
+    lab: EngineLab, gate: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def killed_before(_self: Supervisor, *_: object) -> None:
+        return
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Supervisor, "_remove_after", killed_before)
+        async with lab.engine() as services:
+            container = await launch(services, shell("exit 0", auto_remove=True))
+            await until_state(services, container.id, ContainerState.EXITED)
+    assert list(lab.machine.vms) == [container.vm_id]
+    async with lab.engine() as services:
+        with pytest.raises(NotFound):
+            await until(services, container.id, lambda _: False)
+        assert not lab.machine.vms
+    assert not gate.is_set()
+
+
+async def test_start_whose_engine_was_killed_does_not_take_the_vm_before_for_its_own(
+    lab: EngineLab, gate: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def killed(_self: LifeRecorder, *_: object) -> None:
+        raise asyncio.CancelledError
+
+    async with lab.engine() as services:
+        container = await stopped(services)
+        starting = asyncio.ensure_future(services.containers.start(container.id, initiator=WHO))
+        await until_state(services, container.id, ContainerState.STARTING)
+        monkeypatch.setattr(LifeRecorder, "start_failed", killed)
+    await asyncio.wait({starting})
+    starting.cancel()
+    monkeypatch.undo()
+    gate.set()
+    async with lab.engine() as services:
+        after = await until_state(services, container.id, ContainerState.EXITED)
+        assert (after.exit_code, "while the container was starting" in after.error) == (128, True)
+        assert is_unmounted(lab, container)
+
+
+# --- faults between the exit and its record ----------------------------------------------------
+
+
+async def test_end_is_not_told_before_its_output_is_stored(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(_self: LogStore, *_: object) -> None:
+        raise ResourceExhausted("The log's disk is full")
+
+    container = await launch(services, TRAP)
+    waiting = asyncio.ensure_future(services.containers.wait(container.id))
+    with monkeypatch.context() as patch:
+        patch.setattr(LogStore, "append", full)
+        await services.containers.kill(container.id, signal="SIGTERM", initiator=WHO)
+        blocked = await until(services, container.id, lambda c: "disk is full" in c.error)
+        assert blocked.state is ContainerState.RUNNING
+        assert not waiting.done()
+        with pytest.raises(Conflict, match="has just ended"):
+            await services.containers.kill(container.id, signal="SIGHUP", initiator=WHO)
+    async with asyncio.timeout(DEADLINE_S):
+        assert await waiting == 7
+    assert await log_text(services, container.id) == ["ready", "terminated"]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_vm_that_dies_around_the_record_of_its_end(
+    services: Services, lab: EngineLab, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    run_ended: Callable[..., Awaitable[Container]] = LifeRecorder.run_ended
+
+    async def with_a_fault(recorder: LifeRecorder, **values: Any) -> Container:
+        if when == "before":
+            await lab.machine.kill(vm_id)
+            await asyncio.sleep(0)  # the life hears of it
+        ended = await run_ended(recorder, **values)
+        if when == "after":
+            await lab.machine.kill(vm_id)
+        return ended
+
+    monkeypatch.setattr(LifeRecorder, "run_ended", with_a_fault)
+    container = await launch(services, TRAP)
+    vm_id = container.vm_id or ""
+    await services.containers.stop(container.id, initiator=WHO)
+    ended = await services.containers.get(container.id)
+    assert (ended.state, ended.exit_code, ended.error) == (ContainerState.EXITED, 7, "")
+    assert (await actions(services, container.id)).count("die") == 1
+    await until_no_vm(services)
+    assert not lab.machine.vms
+
+
+async def test_defect_after_the_end_leaves_no_vm(
+    services: Services,
+    lab: EngineLab,
+    gate: asyncio.Event,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("app.services.supervisor.DEFECT_DELAY_S", 0)
+    monkeypatch.setattr("app.services.console.ConsoleArchive.keep", broken)
+    container = await stopped(services)
+    gate.set()
+    await until_no_vm(services)
+    assert "a defect" in caplog.text
+    async with asyncio.timeout(DEADLINE_S):
+        await services.containers.remove(container.id, initiator=WHO)
+    assert not lab.machine.vms
+
+
+async def test_unknown_stop_of_an_ended_one_says_so(
+    services: Services, gate: asyncio.Event
+) -> None:
+    container = await stopped(services)
+    with pytest.raises(SlipwayError, match="is not running"):
+        await services.containers.stop(container.id, initiator=WHO)
+    gate.set()
