@@ -24,6 +24,7 @@ from app.core.errors import (
     Unavailable,
     Unsupported,
 )
+from app.core.tasks import first_error, raise_if_cancelled
 from app.guest.events import EventQueue, GuestEvent
 from app.guest.fields import FieldList, Fields, encode_fields
 from app.guest.frames import Frame, FrameParser, MessageAssembler, encode_frame
@@ -50,11 +51,17 @@ Connect = Callable[[], Awaitable[tuple[StreamReader, StreamWriter]]]
 
 @dataclass(frozen=True, slots=True)
 class ChannelTimeouts:
-    """How long the channel waits for what; the defaults suit a guest under emulation."""
+    """How long the channel waits for what; the defaults suit a guest under emulation.
+
+    A guest that is silent for `silence_s`, although asked, gets a new connection. By then it must
+    have been asked, and the new one should be there before the guest counts as unresponsive (5 s).
+    """
 
     connect_s: float = 10.0
-    hello_s: float = 15.0
-    ping_interval_s: float = 1.0
+    hello_s: float = 3.0  # twice as long at each further try
+    max_hello_s: float = 15.0
+    ping_interval_s: float = 2.0
+    silence_s: float = 4.0
     first_retry_s: float = 0.02
     max_retry_s: float = 2.0
 
@@ -100,6 +107,7 @@ class GuestChannel:
         self._ping_token = 0
         self._pong_token = 0
         self._ping_due = False
+        self._hello_s = self._timeouts.hello_s
 
     @property
     def hello(self) -> HelloInfo | None:
@@ -118,7 +126,7 @@ class GuestChannel:
 
     @property
     def silent_s(self) -> float:
-        """Seconds since the guest was last heard; it is asked every second."""
+        """Seconds since the guest was last heard; it is asked every `ping_interval_s`."""
         return self._clock() - self._heard_at_s
 
     async def connected(self, timeout_s: float) -> HelloInfo:
@@ -244,12 +252,12 @@ class GuestChannel:
                 try:
                     await self._serve_connection()
                 except* (SlipwayError, OSError) as group:
-                    fault = _first(group)
+                    fault = first_error(group)
                 if isinstance(fault, Unsupported):
                     end = fault
                     return
                 self._note_fault(fault)
-                _raise_if_cancelled()
+                raise_if_cancelled()
                 if self._clock() - began_s >= _SETTLED_AFTER_S:
                     retry_s = self._timeouts.first_retry_s
                 await asyncio.sleep(retry_s)
@@ -279,7 +287,8 @@ class GuestChannel:
             raise DeadlineExceeded("no connection within the deadline") from exc
         parser = FrameParser()
         try:
-            hello_s = self._timeouts.hello_s
+            hello_s = self._hello_s
+            self._hello_s = min(hello_s * 2, self._timeouts.max_hello_s)
             self._begin(await resync(reader, writer, parser, timeout_s=hello_s))
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._write_frames(writer))
@@ -292,6 +301,7 @@ class GuestChannel:
 
     def _begin(self, info: HelloInfo) -> None:
         self._hello = info
+        self._hello_s = self._timeouts.hello_s
         self._heard_at_s = self._clock()
         self._pong_token = self._ping_token
         self._ping_due = False
@@ -362,27 +372,22 @@ class GuestChannel:
         return encode_frame(FrameType.PING, offset=self._ping_token)
 
     async def _keep_alive(self) -> None:
-        interval_s = self._timeouts.ping_interval_s
+        interval_s, silence_s = self._timeouts.ping_interval_s, self._timeouts.silence_s
+        asked_at_s = self._heard_at_s
+        wait_s = interval_s
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(interval_s):
+                async with asyncio.timeout(wait_s):
                     await self._restart.wait()
                     raise Unavailable("a stream is read again from an earlier offset")
-            is_quiet = self.silent_s >= interval_s / 2 or self._outputs.awaits_pong()
+            silent_s = self.silent_s
+            is_owing = asked_at_s > self._heard_at_s
+            if is_owing and silent_s >= silence_s:
+                raise Unavailable(f"the guest has said nothing for {silence_s:g} s")
+            is_quiet = silent_s >= interval_s / 2 or self._outputs.awaits_pong()
             if is_quiet and self._ping_token - self._pong_token < _MAX_PINGS_OUT:
                 self._ping_due = True
                 self._wake.set()
-
-
-def _raise_if_cancelled() -> None:
-    """Go on when a cancellation met a fault: TaskGroup of Python 3.11 reports only that."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+                if not is_owing:
+                    asked_at_s = self._clock()
+            wait_s = min(interval_s, max(silence_s - silent_s, interval_s / 8))

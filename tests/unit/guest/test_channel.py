@@ -1,6 +1,7 @@
 """The engine's end of the channel, against a fake guest and against one that misbehaves."""
 
 import asyncio
+import time
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Awaitable
 
@@ -77,9 +78,11 @@ async def test_silent_agent_is_tried_again() -> None:
         attempts.append(ours)
         return theirs
 
-    timeouts = ChannelTimeouts(first_retry_s=0, max_retry_s=0, hello_s=0.01)
+    timeouts = ChannelTimeouts(first_retry_s=0, max_retry_s=0, hello_s=0.01, max_hello_s=0.04)
+    began_s = time.monotonic()
     async with running(connect, timeouts) as channel:
-        await until(lambda: len(attempts) >= 3)
+        await until(lambda: len(attempts) >= 5)
+        assert time.monotonic() - began_s >= 0.01 + 0.02 + 0.04 + 0.04  # ever more patient
         assert "HELLO" in channel.last_fault
     for _, writer in attempts:
         writer.close()

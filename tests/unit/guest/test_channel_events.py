@@ -112,6 +112,22 @@ async def test_hung_guest_grows_silent_and_is_heard_again(guest: FakeGuest) -> N
         await until(lambda: channel.silent_s < 0.2)
 
 
+async def test_guest_that_owes_an_answer_gets_a_new_connection(scripted: ScriptedGuest) -> None:
+    timeouts = ChannelTimeouts(first_retry_s=0, ping_interval_s=0.01, silence_s=0.03)
+    async with running(scripted.connect, timeouts) as channel:
+        await until(lambda: scripted.connection_count >= 2)
+        assert "said nothing" in channel.last_fault
+
+
+async def test_guest_that_answers_keeps_its_connection(guest: FakeGuest) -> None:
+    timeouts = ChannelTimeouts(ping_interval_s=0.01, silence_s=0.2)
+    async with running(guest.connect, timeouts) as channel:
+        info = await channel.connected(DEADLINE_S)
+        began_s = channel.last_heard_monotonic_s
+        await until(lambda: channel.last_heard_monotonic_s > began_s + 0.4)
+        assert (channel.connection_count, channel.hello) == (1, info)
+
+
 async def test_hung_guest_is_not_flooded_with_pings(scripted: ScriptedGuest) -> None:
     async with running(scripted.connect, ChannelTimeouts(ping_interval_s=0.001)) as channel:
         await channel.connected(DEADLINE_S)
