@@ -8,7 +8,7 @@ from app.domain.container_config import ContainerConfig, ProcessPlan
 from app.domain.sizing import VmSize
 from app.guest.agent_types import ContainerSpec, GuestFile, Limits, ProcessSpec
 from app.guest.capabilities import capability_mask, capability_names
-from app.guest.seccomp import compile_profile, default_profile
+from app.guest.seccomp import default_program
 
 CPU_PERIOD_US = 100_000
 SHM_BYTES = 64 * 1024 * 1024  # Docker's default
@@ -79,7 +79,7 @@ def container_spec(
             cpu_period_us=None if quota is None else CPU_PERIOD_US,
             pids_max=config.pids_limit or None,
         ),
-        seccomp=compile_profile(default_profile(), names),
+        seccomp=default_program(names),
         masked_paths=MASKED_PATHS,
         read_only_paths=READ_ONLY_PATHS,
         shm_bytes=SHM_BYTES,

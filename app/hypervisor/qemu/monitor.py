@@ -46,6 +46,16 @@ class _Callback(EventListener):
         self._on_event(str(event["event"]), data if isinstance(data, dict) else {})
 
 
+class _Client(QMPClient):
+    """Does not put each message into words for a log that is off."""
+
+    def _cb_outbound(self, msg: Message) -> Message:
+        return msg
+
+    def _cb_inbound(self, msg: Message) -> Message:
+        return msg
+
+
 class Monitor:
     """A connection that may be lost and made again."""
 
@@ -89,7 +99,7 @@ class Monitor:
         self._client, self._socket = client, sock
 
     def _new_client(self) -> QMPClient:
-        client = QMPClient(f"vm-{self._vm_id}", readbuflen=READ_LIMIT_BYTES)
+        client = _Client(f"vm-{self._vm_id}", readbuflen=READ_LIMIT_BYTES)
         client.logger = _quiet
         queueing, client.events = client.events, _Callback(self._on_event)
         client.register_listener(client.events)

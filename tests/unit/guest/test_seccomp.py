@@ -9,7 +9,12 @@ import pytest
 
 from app.core.errors import InvalidArgument, Unsupported
 from app.guest.capabilities import ALL_CAPABILITIES, DEFAULT_CAPABILITIES
-from app.guest.seccomp import compile_profile, default_profile, parse_profile
+from app.guest.seccomp import (
+    compile_profile,
+    default_profile,
+    default_program,
+    parse_profile,
+)
 from app.guest.syscall_table import syscall_table
 from tests.unit.guest.bpf_machine import (
     ALLOW,
@@ -379,3 +384,11 @@ def test_profile_file_round_trip() -> None:
 def test_profile_file_that_is_none_is_refused(text: bytes) -> None:
     with pytest.raises(InvalidArgument, match="seccomp profile"):
         parse_profile(text)
+
+
+def test_the_default_program_is_compiled_once_per_set_of_capabilities() -> None:
+    fewer = DEFAULT_CAPABILITIES - {"CAP_CHOWN"}
+    program = default_program(DEFAULT_CAPABILITIES)
+    assert program == compile_profile(default_profile(), DEFAULT_CAPABILITIES)
+    assert default_program(frozenset(DEFAULT_CAPABILITIES)) is program
+    assert default_program(fewer) == compile_profile(default_profile(), fewer)
