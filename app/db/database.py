@@ -4,32 +4,28 @@ Only this module commits. A transaction is short and never waits for a VM, a gue
 """
 
 import asyncio
+import itertools
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NewType
 
-from sqlalchemy import event
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import (
-    AsyncEngine,
-    AsyncSession,
-    async_sessionmaker,
-    create_async_engine,
-)
-from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.orm import ORMExecuteState, Session, sessionmaker
 
 from app.core.errors import Unavailable
 from app.db.faults import database_fault
+from app.db.session import ReadSession, WriteSession
 from app.db.sqlite import BEGIN_OPTION, BEGIN_WRITE, install_sqlite_rules
+from app.db.thread import DatabaseThread
 
 WRITER_WAIT_S = 10.0
+READERS = 2
 
-ReadSession = NewType("ReadSession", AsyncSession)
-WriteSession = NewType("WriteSession", ReadSession)
-"""May do all that a ReadSession may, and write."""
+__all__ = ["Database", "ReadSession", "WriteSession"]
 
 
 class _ReadOnlySession(Session):
@@ -42,6 +38,27 @@ def _refuse_writes(state: ORMExecuteState) -> None:
         raise RuntimeError("A read session can't write; use Database.write()")
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """What there is while the database is open.
+
+    A session's statements and its end go to one thread, so they follow each other, also when who
+    asked for them is gone. Writers take turns and so share a thread.
+    """
+
+    engine: Engine
+    readers: sessionmaker[_ReadOnlySession]
+    writers: sessionmaker[Session]
+    write_thread: DatabaseThread
+    read_threads: Iterator[DatabaseThread]
+    threads: tuple[DatabaseThread, ...]
+
+    def close(self) -> None:
+        for thread in self.threads:
+            thread.stop()
+        self.engine.dispose()
+
+
 class Database:
     """One SQLite file.
 
@@ -51,9 +68,7 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._engine: AsyncEngine | None = None
-        self._readers: async_sessionmaker[AsyncSession] | None = None
-        self._writers: async_sessionmaker[AsyncSession] | None = None
+        self._opened: _Opened | None = None
         self._writer_lock = asyncio.Lock()
 
     async def open(self) -> None:
@@ -67,25 +82,35 @@ class Database:
             await asyncio.to_thread(_probe, self.path)
         except sqlite3.Error as error:
             raise database_fault(error, str(self.path)) from error
-        engine = create_async_engine(
-            URL.create("sqlite+aiosqlite", database=str(self.path)),
-            connect_args={"isolation_level": None, "factory": _RollingBack},
+        engine = create_engine(
+            URL.create("sqlite", database=str(self.path)),
+            connect_args={"isolation_level": None, "check_same_thread": False},
+            max_overflow=-1,  # else a thread could wait for a connection that only it gives back
         )
-        install_sqlite_rules(engine.sync_engine)
-        self._engine = engine
-        self._readers = async_sessionmaker(
-            engine, expire_on_commit=False, sync_session_class=_ReadOnlySession
-        )
-        self._writers = async_sessionmaker(
-            engine.execution_options(**{BEGIN_OPTION: BEGIN_WRITE}), expire_on_commit=False
+        install_sqlite_rules(engine)
+        write_thread = DatabaseThread("database-writer")
+        read_threads = [DatabaseThread(f"database-reader-{number}") for number in range(READERS)]
+        self._opened = _Opened(
+            engine,
+            sessionmaker(engine, expire_on_commit=False, class_=_ReadOnlySession),
+            sessionmaker(
+                engine.execution_options(**{BEGIN_OPTION: BEGIN_WRITE}), expire_on_commit=False
+            ),
+            write_thread,
+            itertools.cycle(read_threads),
+            (write_thread, *read_threads),
         )
 
     async def close(self) -> None:
         """Close every connection; transactions still open are rolled back."""
-        engine, self._engine = self._engine, None
-        self._readers = self._writers = None
-        if engine is not None:
-            await engine.dispose()
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await asyncio.to_thread(opened.close)
+
+    def _require_open(self) -> _Opened:
+        if self._opened is None:
+            raise Unavailable(f"Database {self.path} is not open")
+        return self._opened
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:
@@ -94,17 +119,18 @@ class Database:
         Raises:
             Unavailable: The database is closed or busy.
         """
-        if self._readers is None:
-            raise Unavailable(f"Database {self.path} is not open")
+        opened = self._require_open()
+        session, thread = opened.readers(), next(opened.read_threads)
         try:
-            async with self._readers() as session:
-                yield ReadSession(session)
+            yield ReadSession(session, thread)
         except SQLAlchemyError as error:
             raise database_fault(error, str(self.path)) from error
+        finally:
+            thread.post(session.close)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[WriteSession]:
-        """A transaction that holds the write lock from its beginning.
+        """A transaction that holds the write lock from its first statement on.
 
         Committed once when the block ends, rolled back when it raises or is cancelled. Writers of
         this process wait for each other in order; another process is waited for as well.
@@ -121,29 +147,17 @@ class Database:
                 advice="Try again.",
             ) from error
         try:
-            if self._writers is None:
-                raise Unavailable(f"Database {self.path} is not open")
-            async with self._writers() as session, session.begin():
-                yield WriteSession(ReadSession(session))
+            opened = self._require_open()
+            session, thread = opened.writers(), opened.write_thread
+            try:
+                yield WriteSession(ReadSession(session, thread))
+                await thread.run(session.commit)
+            finally:
+                thread.post(session.close)
         except SQLAlchemyError as error:
             raise database_fault(error, str(self.path)) from error
         finally:
             self._writer_lock.release()
-
-
-class _RollingBack(sqlite3.Connection):
-    """Ends its transaction when it is closed.
-
-    A connection whose statement was cancelled is closed while a cursor of it is still held, by the
-    traceback for one. SQLite then keeps it, and its write lock, until the cursor is gone
-    (sqlite3_close_v2).
-    """
-
-    def close(self) -> None:
-        with suppress(sqlite3.Error):
-            if self.in_transaction:
-                self.execute("ROLLBACK")
-        super().close()
 
 
 def _probe(path: Path) -> None:

@@ -129,7 +129,8 @@ class StatsService:
                 return
             self._wakeup.clear()
             try:
-                await asyncio.wait_for(self._wakeup.wait(), left_s)
+                async with asyncio.timeout(left_s):
+                    await self._wakeup.wait()
             except TimeoutError:
                 return
 

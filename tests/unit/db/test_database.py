@@ -194,3 +194,19 @@ async def test_closed_database_says_so(database: Database) -> None:
         async with database.write():
             pass
     await database.close()
+
+
+async def test_writer_that_is_cancelled_as_its_turn_comes_is_cancelled(database: Database) -> None:
+    """Else a task of the engine goes on after its end, and the engine never ends."""
+
+    async def write() -> None:
+        async with database.write():
+            await asyncio.Event().wait()
+
+    for steps in range(4):
+        writing = asyncio.create_task(write())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        writing.cancel()
+        await asyncio.wait({writing}, timeout=2)
+        assert writing.cancelled()
