@@ -36,7 +36,7 @@ from app.services.logs import LogService
 from app.services.parts import EngineParts
 from app.services.pool import WarmPool
 from app.services.registry import ContainerRegistry
-from app.services.residency import ResidencySampler
+from app.services.residency import ResidencySampler, Sampler
 from app.services.stats import StatsService
 from app.services.supervisor import Supervisor
 from app.services.templates import TemplateShelf, TemplateView
@@ -82,6 +82,10 @@ class _Workers:
     supervisor: Supervisor
     templates: TemplateShelf
     pool: WarmPool
+
+    def memory_samplers(self) -> list[Sampler]:
+        """How to measure what the host gives each VM, containers' and waiting ones."""
+        return [*self.supervisor.memory_samplers(), *self.pool.memory_samplers()]
 
 
 @asynccontextmanager
@@ -309,7 +313,7 @@ async def _background(
         tasks = [
             group.create_task(supervisor.run(ready)),
             group.create_task(services.stats.run()),
-            group.create_task(ResidencySampler(supervisor.memory_samplers).run()),
+            group.create_task(ResidencySampler(workers.memory_samplers).run()),
             group.create_task(_keep_vms_ready(workers, ready)),
             group.create_task(_upkeep(services, stores, settings)),
             group.create_task(_tell_log_faults(services, stores)),

@@ -78,6 +78,7 @@ class PoolDocument(BaseModel):
     waiting: int = Field(description="How many can be taken at this moment.")
     size: int = Field(description="How many shall wait, by the setting or by recent demand.")
     reason: str = Field(description="Why fewer wait than shall; empty while all is well.")
+    resident_bytes: int = Field(description="Host memory that the waiting ones hold (PSS).")
 
 
 class HostDocument(BaseModel):

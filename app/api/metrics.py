@@ -73,6 +73,10 @@ async def _host_gauges(registry: CollectorRegistry, services: Services) -> None:
     if host.pool is not None:
         values["slipway_pool_waiting"] = ("Warmed VMs that can be taken.", host.pool.waiting)
         values["slipway_pool_size"] = ("Warmed VMs that shall wait.", host.pool.size)
+        values["slipway_pool_resident_bytes"] = (
+            "PSS of the VMs that wait.",
+            host.pool.resident_bytes,
+        )
     for name, (help_text, value) in values.items():
         Gauge(name, help_text, registry=registry).set(value)
     info = Gauge(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from app.core.errors import CorruptData, DeadlineExceeded, SlipwayError
 from app.services.admission import Admission
 from app.services.demand import Demand
+from app.services.residency import Sampler
 from app.services.templates import TemplateShelf
 from app.services.warm_vm import Warmer, WarmVm
 
@@ -34,11 +35,13 @@ class PoolView:
         waiting: VMs that can be claimed now.
         size: How many shall wait, by the setting or by recent demand.
         reason: Why fewer wait than shall; empty while all is well.
+        resident_bytes: What those that wait hold of the host's memory (PSS), as last sampled.
     """
 
     waiting: int
     size: int
     reason: str = ""
+    resident_bytes: int = 0
 
 
 class WarmPool:
@@ -94,7 +97,16 @@ class WarmPool:
     def view(self) -> PoolView:
         """What waits now."""
         waiting = sum(warm.is_usable for warm in self._waiting)
-        return PoolView(waiting, self._size, self._reason if waiting < self._size else "")
+        return PoolView(
+            waiting,
+            self._size,
+            self._reason if waiting < self._size else "",
+            sum(warm.resident_bytes for warm in self._waiting),
+        )
+
+    def memory_samplers(self) -> list[Sampler]:
+        """How to measure what the host gives each that waits."""
+        return [(warm.vm.spec.id, warm.sample_host_memory) for warm in self._waiting]
 
     def claim(self, vcpus: int, memory_bytes: int) -> WarmVm | None:
         """Take a VM of that shape out of the pool; None if none waits. It is the caller's now."""

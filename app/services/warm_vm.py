@@ -45,6 +45,7 @@ class WarmVm:
     Attributes:
         serving: Runs the channel until cancelled.
         ended: Done when the VM has ended by itself.
+        resident_bytes: What the host gave it when that was last sampled.
     """
 
     def __init__(self, vm: Vm) -> None:
@@ -52,7 +53,16 @@ class WarmVm:
         self.channel = GuestChannel(vm.open_channel, name=vm.spec.id)
         self.serving = asyncio.create_task(self.channel.run())
         self.ended = asyncio.create_task(self._watch())
+        self.resident_bytes = 0
         self._ending: asyncio.Task[None] | None = None
+
+    async def sample_host_memory(self) -> None:
+        """Measure what the host gives it.
+
+        Raises:
+            Unavailable: The VM is gone.
+        """
+        self.resident_bytes = (await self.vm.stats()).resident_bytes
 
     async def _watch(self) -> None:
         with contextlib.suppress(SlipwayError):

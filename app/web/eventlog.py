@@ -40,6 +40,7 @@ _MARKS = {
     "stop": Mark("busy", "busy", ""),
     "start": Mark("run", "run", ""),
     "template-failed": Mark("bad", "bad", "", is_vm=True),
+    "pool-failed": Mark("bad", "bad", "", is_vm=True),
     "restart": Mark("run", "run", ""),
     "unpause": Mark("run", "run", ""),
     "pause": Mark("pause", "pause", ""),

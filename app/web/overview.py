@@ -190,8 +190,9 @@ def pool_text(pool: "PoolView | None") -> str:
     """How many VMs wait warmed, and why not all."""
     if pool is None:
         return "off: no VM waits, each start makes its own"
-    noun = "VM waits" if pool.size == 1 else "VMs wait"
-    text = f"{pool.waiting} of {pool.size} warmed {noun}"
+    text = f"{pool.waiting} of {pool.size} warmed VMs wait"
+    if pool.resident_bytes:
+        text += f" and hold {formats.size(pool.resident_bytes)}"
     if pool.waiting >= pool.size:
         return text
     return f"{text}: {pool.reason or 'more are being made'}"

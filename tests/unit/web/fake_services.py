@@ -212,7 +212,7 @@ class FakeHosts:
     def __init__(self, containers: FakeContainers, images: FakeImages) -> None:
         self._containers, self._images = containers, images
         self.memory_available_bytes = 11 * GIB
-        self.pool: PoolView | None = PoolView(3, 4)
+        self.pool: PoolView | None = PoolView(3, 4, resident_bytes=123 * MIB)
         self.start_path: StartPath | None = StartPath.POOL
 
     async def host(self) -> HostView:

@@ -183,7 +183,8 @@ async def test_overview_names_what_needs_attention(
     ("pool", "text"),
     [
         (PoolView(4, 4), "4 of 4 warmed VMs wait<"),
-        (PoolView(0, 1), "0 of 1 warmed VM waits: more are being made<"),
+        (PoolView(4, 4, "", 160 << 20), "4 of 4 warmed VMs wait and hold 160 MiB<"),
+        (PoolView(0, 1), "0 of 1 warmed VMs wait: more are being made<"),
         (PoolView(1, 4, "no room"), "1 of 4 warmed VMs wait: no room<"),
         (None, "off: no VM waits, each start makes its own<"),
     ],
