@@ -140,7 +140,8 @@ class Database:
             ResourceExhausted: The disk is full; nothing was written.
         """
         try:
-            await asyncio.wait_for(self._writer_lock.acquire(), WRITER_WAIT_S)
+            async with asyncio.timeout(WRITER_WAIT_S):
+                await self._writer_lock.acquire()
         except TimeoutError as error:
             raise Unavailable(
                 f"Database {self.path} is busy: no turn to write within {WRITER_WAIT_S:.0f} s",

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Collection
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Row, Table, bindparam, func, select
 from sqlalchemy.exc import IntegrityError
 
 from app.core.errors import Conflict, InvalidArgument, NotFound
@@ -13,6 +13,25 @@ from app.db.database import ReadSession
 from app.db.models import ContainerRow
 from app.db.rows import affected_rows
 from app.domain.container import Container, ContainerState
+
+# Statements over the table, made once: entities, and statements made anew for each call, cost the
+# engine most of what its record costs it.
+_TABLE = cast(Table, ContainerRow.__table__)
+_ALL = select(_TABLE).order_by(_TABLE.c.created_at_ns.desc(), _TABLE.c.id)
+_BY_ID = select(_TABLE).where(_TABLE.c.id == bindparam("key"))
+_BY_ID_OR_NAME = select(_TABLE).where(
+    (_TABLE.c.id == bindparam("key")) | (_TABLE.c.name == bindparam("key_name"))
+)
+_BY_PREFIX = (
+    select(_TABLE)
+    .where(_TABLE.c.id >= bindparam("key"), _TABLE.c.id < bindparam("key_end"))
+    .limit(2)
+)
+_HOLDER = select(_TABLE.c.id).where(
+    _TABLE.c.name == bindparam("key_name"), _TABLE.c.id != bindparam("key")
+)
+_UPDATE = _TABLE.update().where(_TABLE.c.id == bindparam("key"))
+_DELETE = _TABLE.delete().where(_TABLE.c.id == bindparam("key"))
 
 _HEX = re.compile(r"[0-9a-f]{1,64}")
 _AFTER_HEX = "g"  # sorts after every hex digit
@@ -32,7 +51,7 @@ class ContainerRepository:
         """
         await self._check_name_free(container)
         try:
-            await self._session.execute(insert(ContainerRow).values(**_to_columns(container)))
+            await self._session.execute(_TABLE.insert(), _to_columns(container))
         except IntegrityError as error:
             raise Conflict(
                 f"A container with id {container.id} or name {container.name} was just made"
@@ -44,9 +63,7 @@ class ContainerRepository:
         Raises:
             NotFound: There is none.
         """
-        row = await self._session.scalar(
-            select(ContainerRow).where(ContainerRow.id == container_id)
-        )
+        row = (await self._session.execute(_BY_ID, {"key": container_id})).first()
         if row is None:
             raise NotFound(f"No such container: {container_id}")
         return _to_container(row)
@@ -61,16 +78,12 @@ class ContainerRepository:
         if not ref.isascii():  # no name or id is, and not every text can be asked for
             raise NotFound(f"No such container: {ref}")
         name = ref.removeprefix("/")
-        by_key = select(ContainerRow).where((ContainerRow.id == ref) | (ContainerRow.name == name))
-        rows = list(await self._session.scalars(by_key))
+        keys = {"key": ref, "key_name": name}
+        rows = list(await self._session.execute(_BY_ID_OR_NAME, keys))
         rows.sort(key=lambda row: row.id != ref)
         if not rows and _HEX.fullmatch(ref):
-            by_prefix = (
-                select(ContainerRow)
-                .where(ContainerRow.id >= ref, ContainerRow.id < ref + _AFTER_HEX)
-                .limit(2)
-            )
-            rows = list(await self._session.scalars(by_prefix))
+            bounds = {"key": ref, "key_end": ref + _AFTER_HEX}
+            rows = list(await self._session.execute(_BY_PREFIX, bounds))
             if len(rows) > 1:
                 raise InvalidArgument(
                     f"multiple IDs found with provided prefix: {ref}",
@@ -82,10 +95,10 @@ class ContainerRepository:
 
     async def list(self, *, states: Collection[ContainerState] | None = None) -> list[Container]:
         """All containers, or those in one of these states; newest first."""
-        query = select(ContainerRow).order_by(ContainerRow.created_at_ns.desc(), ContainerRow.id)
+        query = _ALL
         if states is not None:
-            query = query.where(ContainerRow.state.in_([str(state) for state in states]))
-        return [_to_container(row) for row in await self._session.scalars(query)]
+            query = query.where(_TABLE.c.state.in_([str(state) for state in states]))
+        return [_to_container(row) for row in await self._session.execute(query)]
 
     async def count_by_state(self) -> dict[ContainerState, int]:
         """How many containers are in each state; states without any are absent."""
@@ -101,10 +114,9 @@ class ContainerRepository:
         """
         await self._check_name_free(container)
         columns = _to_columns(container)
-        del columns["id"]
-        statement = update(ContainerRow).where(ContainerRow.id == container.id).values(**columns)
+        columns["key"] = columns.pop("id")
         try:
-            saved = affected_rows(await self._session.execute(statement))
+            saved = affected_rows(await self._session.execute(_UPDATE, columns))
         except IntegrityError as error:
             raise Conflict(f"The name {container.name} was just taken") from error
         if not saved:
@@ -116,15 +128,12 @@ class ContainerRepository:
         Raises:
             NotFound: It is gone already.
         """
-        statement = delete(ContainerRow).where(ContainerRow.id == container_id)
-        if not affected_rows(await self._session.execute(statement)):
+        if not affected_rows(await self._session.execute(_DELETE, {"key": container_id})):
             raise NotFound(f"No such container: {container_id}")
 
     async def _check_name_free(self, container: Container) -> None:
         holder_id = await self._session.scalar(
-            select(ContainerRow.id).where(
-                ContainerRow.name == container.name, ContainerRow.id != container.id
-            )
+            _HOLDER, {"key_name": container.name, "key": container.id}
         )
         if holder_id is not None:
             raise Conflict(
@@ -155,7 +164,7 @@ def _to_columns(container: Container) -> dict[str, Any]:
     }
 
 
-def _to_container(row: ContainerRow) -> Container:
+def _to_container(row: Row[*tuple[Any, ...]]) -> Container:
     return Container(
         id=row.id,
         name=row.name,

@@ -1,14 +1,13 @@
 import asyncio
 import sqlite3
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import Pool, insert, select, text, update
+from sqlalchemy.event import listen, remove
 
 from app.core.errors import CorruptData, SlipwayError, Unavailable
-from app.db.database import Database, ReadSession, _RollingBack
-from app.db.migrate import upgrade_database
+from app.db.database import Database, ReadSession
 from app.db.models import SessionRow, SetupLinkRow
 
 FIRST_LINK = {"token_sha256": "aa", "expires_at_ns": 1}
@@ -40,29 +39,23 @@ async def test_write_rolls_back_when_the_block_raises(database: Database) -> Non
 
 
 async def test_write_cancelled_in_a_statement_frees_the_lock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, request: pytest.FixtureRequest
 ) -> None:
-    """The cancellation's traceback, which is held here, holds the statement's cursor."""
-    loop, inside = asyncio.get_running_loop(), asyncio.Event()
     long = (
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000000) "
+        "WITH RECURSIVE n(i) AS (SELECT told(1) UNION ALL SELECT i + 1 FROM n WHERE i < 2000000) "
         "SELECT i FROM n WHERE i % 400000 = 0"
     )
+    loop, inside = asyncio.get_running_loop(), asyncio.Event()
 
-    class Telling(sqlite3.Cursor):
-        def execute(self, sql: str, *more: Any) -> "Telling":
-            if sql == long:
-                loop.call_soon_threadsafe(inside.set)
-            super().execute(sql, *more)
-            return self
+    def tell(value: int) -> int:
+        loop.call_soon_threadsafe(inside.set)
+        return value
 
-    def cursor(connection: sqlite3.Connection) -> sqlite3.Cursor:
-        return Telling(connection)
+    def teach(connection: sqlite3.Connection, _record: object) -> None:
+        connection.create_function("told", 1, tell)
 
-    monkeypatch.setattr(_RollingBack, "cursor", cursor, raising=False)
-    database = Database(tmp_path / "slipway.db")
-    await asyncio.to_thread(upgrade_database, database.path)
-    await database.open()
+    listen(Pool, "connect", teach)
+    request.addfinalizer(lambda: remove(Pool, "connect", teach))
 
     async def read_long() -> None:
         async with database.write() as session:
@@ -71,12 +64,12 @@ async def test_write_cancelled_in_a_statement_frees_the_lock(
     task = asyncio.create_task(read_long())
     await asyncio.wait_for(inside.wait(), 5)
     task.cancel()
-    with pytest.raises(asyncio.CancelledError) as held:
+    with pytest.raises(asyncio.CancelledError):
         await task
-    async with asyncio.timeout(3), database.write() as session:
+    async with asyncio.timeout(5), database.write() as session:
         await session.execute(insert(SetupLinkRow).values(FIRST_LINK))
-    assert held.value is not None
-    await database.close()
+    async with database.read() as reader:
+        assert await links(reader) == ["aa"]
 
 
 async def test_write_rolls_back_and_frees_the_lock_when_cancelled(database: Database) -> None:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
 from app.db import database as database_module
 from app.db.database import Database, ReadSession
@@ -57,12 +57,14 @@ async def test_lists_take_one_query_however_many_rows(database: Database, count:
         ]
 
     statements: list[str] = []
-    async with database.read() as reader:
-        connection = await reader.connection()
-        event.listen(
-            connection.sync_connection,
-            "before_cursor_execute",
-            lambda _c, _cursor, statement, *_rest: statements.append(statement),
-        )
-        assert await lists(reader) == [count] * 4
-    assert len(statements) == 4
+
+    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        async with database.read() as reader:
+            assert await lists(reader) == [count] * 4
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert len([one for one in statements if one.startswith("SELECT")]) == 4
