@@ -11,7 +11,7 @@ from app.core.ids import new_vm_id
 from app.domain.container_config import ContainerConfig, plan_process
 from app.domain.image import ImageConfig
 from app.domain.sizing import BASE_MEMORY_BYTES, VmSize
-from app.domain.vm import VmEndReason
+from app.domain.vm import UNRESPONSIVE_AFTER_S, VmEndReason
 from app.guest.agent import Agent
 from app.guest.agent_types import ContainerSpec, ProcessExited
 from app.guest.channel import GuestChannel
@@ -23,7 +23,7 @@ from app.storage.scratch import ScratchDisks
 
 POOL_LABEL = "pool"
 ENTROPY_BYTES = 64
-HEARD_WITHIN_S = 3.0  # the guest is asked every second
+HEARD_WITHIN_S = UNRESPONSIVE_AFTER_S
 WARM_UP_TIMEOUT_S = 60.0
 STOP_GRACE_S = 2.0
 # Serials and stream that no container of this VM gets: a guest that is slow to let the warm-up's
