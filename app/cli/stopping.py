@@ -144,7 +144,8 @@ async def stop_by_ourselves(settings: Settings, *, grace_s: int | None) -> Outco
             await services.containers.until_gone(container_id)
 
     machine = await prepare_machine(settings, say=print)
-    async with run_engine(settings, machine) as services:
+    nothing_new = settings.model_copy(update={"templates": False, "pool_size": "0"})
+    async with run_engine(nothing_new, machine) as services:
         everything = await services.containers.list()
         listed = [each for each in everything if each.state not in AT_REST]
         faults = await asyncio.gather(*(stop(each.id) for each in listed))
