@@ -26,6 +26,9 @@ struct platform {
 	struct container *container;
 	int cgroup;
 	int scratch; /* directory on the scratch disk; -1 until it is mounted */
+	/* Its mount namespace, -1 if there is none: else the first process, as the last in it, would
+	 * unmount and sync everything before its exit can be told. */
+	int mounts;
 	struct watch memory_events;
 	struct watch cgroup_events;
 	struct watch sync_end;
@@ -108,7 +111,7 @@ int platform_container_open(struct container *c, const struct create_spec *s, ch
 	if (!p)
 		return failed(error, ENOMEM, "the container's state");
 	p->container = c;
-	p->cgroup = p->scratch = -1;
+	p->cgroup = p->scratch = p->mounts = -1;
 	p->memory_events.fd = p->cgroup_events.fd = p->sync_end.fd = -1;
 	c->platform = p;
 	p->cgroup = cgroup_make(c->id);
@@ -148,15 +151,26 @@ void platform_container_close(struct container *c)
 		close(p->cgroup);
 		cgroup_remove(c->id);
 	}
+	if (p->mounts >= 0)
+		close(p->mounts);
 	if (p->scratch >= 0)
 		close(p->scratch);
 	free(p);
 	c->platform = NULL;
 }
 
+static void hold_mounts(struct platform *p, pid_t init)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", (int)init);
+	p->mounts = open(path, O_RDONLY | O_CLOEXEC);
+}
+
 pid_t platform_fork(struct container *c, bool is_init)
 {
 	struct clone_args args = { .exit_signal = SIGCHLD };
+	pid_t pid;
 
 	if (is_init) {
 		/* It joins its cgroup later: the device rules would forbid it to mount. */
@@ -165,7 +179,10 @@ pid_t platform_fork(struct container *c, bool is_init)
 		args.flags = CLONE_INTO_CGROUP;
 		args.cgroup = (uint64_t)c->platform->cgroup;
 	}
-	return (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	if (is_init && pid > 0)
+		hold_mounts(c->platform, pid);
+	return pid;
 }
 
 void platform_scratch(struct container *c, int directory)
@@ -204,6 +221,7 @@ void platform_sync(struct container *c)
 	if (!pid) {
 		syncfs(p->scratch);
 		/* Before the end of the pipe: the host may take the disk out once it has the answer. */
+		close(p->mounts);
 		close(p->scratch);
 		_exit(0);
 	}

@@ -74,6 +74,21 @@ def test_scratch_disk_is_clean_and_kept_after_power_off(
     assert text == "mine\ngone\n"
 
 
+def test_exit_does_not_wait_for_the_disk_and_delete_does(
+    machines: Machines, base_layer: Path, scratch: Disk
+) -> None:
+    vm = machines.boot([Disk("base", base_layer), scratch])
+    box = vm.run("sh", "-c", "echo to-be-saved-by-delete > /kept", spill_bytes=4 << 20)
+    assert box.exit_code == 0
+    assert b"to-be-saved-by-delete" not in scratch.path.read_bytes()
+    vm.host.call(Op.DELETE, [(Tag.CONTAINER, box.name)])
+    assert b"to-be-saved-by-delete" in scratch.path.read_bytes()
+    said = subprocess.run(
+        ["dumpe2fs", "-h", scratch.path], capture_output=True, text=True, check=True, timeout=20
+    ).stdout
+    assert "needs_recovery" not in said
+
+
 def test_container_that_fills_its_disk_keeps_its_log(
     machines: Machines, base_layer: Path, scratch: Disk
 ) -> None:
