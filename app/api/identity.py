@@ -11,8 +11,8 @@ from app.services.bundle import Services
 _bearer = HTTPBearer(auto_error=False, description="A token made by `slipway token create NAME`.")
 
 
-def services_of(request: Request) -> Services:
-    """The use cases, from the lifespan's state."""
+async def services_of(request: Request) -> Services:
+    """The use cases, from the lifespan's state."""  # async: FastAPI sends others to a thread
     services: Services = request.state.services
     return services
 

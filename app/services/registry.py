@@ -147,7 +147,7 @@ class ContainerRegistry:
                 repository = ContainerRepository(session)
                 before = await repository.get(container_id)
                 after = rule(before)
-                await repository.save(after)
+                await repository.save(after, before=before)
                 if happening is not None:
                     await EventRepository(session).append(happening.event(after))
             return before, after

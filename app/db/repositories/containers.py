@@ -105,15 +105,20 @@ class ContainerRepository:
         query = select(ContainerRow.state, func.count()).group_by(ContainerRow.state)
         return {ContainerState(state): count for state, count in await self._session.execute(query)}
 
-    async def save(self, container: Container) -> None:
+    async def save(self, container: Container, *, before: Container | None = None) -> None:
         """Replace the record of a container that exists.
+
+        Args:
+            container: What it is from now on.
+            before: What was read in this transaction; what is the same in it is not written again.
 
         Raises:
             NotFound: It is gone.
             Conflict: Its new name is taken (Docker's text).
         """
-        await self._check_name_free(container)
-        columns = _to_columns(container)
+        if before is None or before.name != container.name:
+            await self._check_name_free(container)
+        columns = _to_columns(container, before)
         columns["key"] = columns.pop("id")
         try:
             saved = affected_rows(await self._session.execute(_UPDATE, columns))
@@ -143,14 +148,13 @@ class ContainerRepository:
             )
 
 
-def _to_columns(container: Container) -> dict[str, Any]:
-    return {
+def _to_columns(container: Container, before: Container | None = None) -> dict[str, Any]:
+    columns: dict[str, Any] = {
         "id": container.id,
         "name": container.name,
         "state": str(container.state),
         "image_id": container.image_id,
         "created_at_ns": container.created_at_ns,
-        "config": encode_config(container.config),
         "pid": container.pid,
         "exit_code": container.exit_code,
         "oom_killed": container.oom_killed,
@@ -160,8 +164,12 @@ def _to_columns(container: Container) -> dict[str, Any]:
         "stopped_by_user": container.stopped_by_user,
         "restart_count": container.restart_count,
         "vm_id": container.vm_id,
-        "boot_stages": encode_boot_stages(container.boot_stages),
     }
+    if before is None or before.config is not container.config:
+        columns["config"] = encode_config(container.config)
+    if before is None or before.boot_stages is not container.boot_stages:
+        columns["boot_stages"] = encode_boot_stages(container.boot_stages)
+    return columns
 
 
 def _to_container(row: Row[*tuple[Any, ...]]) -> Container:

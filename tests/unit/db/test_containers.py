@@ -239,3 +239,24 @@ async def test_list_is_newest_first_and_filtered_by_state(stored: Database) -> N
             ContainerState.CREATED: 2,
             ContainerState.RUNNING: 1,
         }
+
+
+async def test_save_writes_what_is_not_as_it_was_before(stored: Database) -> None:
+    async with stored.write() as session:
+        repository = ContainerRepository(session)
+        before = await repository.get(f"{2:064x}")
+        stages = (BootStage("clone", 1.5),)
+        config = replace(before.config, env=("A=b",))
+        after = replace(before, name="other", config=config, boot_stages=stages, exit_code=3)
+        await repository.save(after, before=before)
+        assert await repository.get(before.id) == after
+        await repository.save(replace(after, exit_code=4), before=after)
+        assert await repository.get(before.id) == replace(after, exit_code=4)
+
+
+async def test_save_refuses_a_taken_name_beside_what_was_before(stored: Database) -> None:
+    async with stored.write() as session:
+        repository = ContainerRepository(session)
+        before = await repository.get(f"{2:064x}")
+        with pytest.raises(Conflict, match="already in use"):
+            await repository.save(replace(before, name="box-1"), before=before)
