@@ -53,6 +53,7 @@ class FakeGuest:
     Attributes:
         runs: The Op of everything that really ran, in order.
         is_hung: Set it and the guest answers nothing until it is cleared by `resume`.
+        gated: The Op of everything that waits at its gate.
         powered_off: Set once POWER_OFF was answered.
     """
 
@@ -73,7 +74,7 @@ class FakeGuest:
         self._version = version
         self._delays_s = delays_s or {}
         self._gates = {} if gates is None else gates
-        self._gated: set[int] = set()
+        self.gated: set[int] = set()
         self._booted_ns = time.monotonic_ns()
         self._clock_offset_ns = 0
         self._tasks: set[asyncio.Task[int] | asyncio.Task[None]] = set()
@@ -333,12 +334,12 @@ class FakeGuest:
     async def _run_later(self, number: int, op: int, fields: Fields, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
         if op in self._gates:
-            if op in self._gated:
+            if op in self.gated:
                 self._answer(number, [(Tag.ERRNO, errno.EBUSY), (Tag.MESSAGE, "it is being done")])
                 return
-            self._gated.add(op)
+            self.gated.add(op)
             await self._gates[op].wait()
-            self._gated.discard(op)
+            self.gated.discard(op)
         self._run_now(number, op, fields)
 
     def _run_now(self, number: int, op: int, fields: Fields) -> None:

@@ -179,8 +179,9 @@ class Warmer:
         if self.size.memory_bytes > BASE_MEMORY_BYTES:
             await agent.await_memory(self.size.memory_bytes)
         disk_id = f"warmup{warm.vm.spec.id}"
-        scratch = await self._scratch.create(disk_id, self._scratch_size_bytes)
+        making = asyncio.create_task(self._scratch.create(disk_id, self._scratch_size_bytes))
         try:
+            scratch = await asyncio.shield(making)
             layer = DiskSpec(LAYER_SERIAL, self._guest.warm_up_layer, read_only=True)
             await warm.vm.attach_disk(layer)
             await warm.vm.attach_disk(DiskSpec(SCRATCH_SERIAL, scratch, read_only=False))
@@ -188,6 +189,8 @@ class Warmer:
             await warm.vm.detach_disk(SCRATCH_SERIAL)
             await warm.vm.detach_disk(LAYER_SERIAL)
         finally:
+            # A thread makes it, and goes on when we are cancelled.
+            await asyncio.gather(making, return_exceptions=True)
             await self._scratch.remove(disk_id)
 
     def _describe(self, vm_id: str) -> ContainerSpec:

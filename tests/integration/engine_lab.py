@@ -18,6 +18,7 @@ from app.hypervisor.fake import FakeHypervisor
 from app.hypervisor.fake_machine import FakeMachine
 from app.hypervisor.port import VmSpec
 from app.services.bundle import Services
+from app.services.templates import TemplateState, TemplateView
 from app.settings import Settings
 
 DEADLINE_S = 15.0
@@ -117,3 +118,30 @@ async def log_text(services: Services, container_id: str) -> list[str]:
     lines = await services.logs.read(container_id, from_seq=1, limit=1_000_000)
     assert [line.seq for line in lines] == list(range(1, len(lines) + 1))
     return [line.text for line in lines]
+
+
+async def until_template(services: Services, state: TemplateState) -> TemplateView:
+    """Wait until a template is in that state."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            for view in (await services.hosts.host()).templates:
+                if view.state is state:
+                    return view
+            await asyncio.sleep(0)
+
+
+async def until_waiting(services: Services, count: int) -> None:
+    """Wait until so many VMs of the pool can be claimed."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            pool = (await services.hosts.host()).pool
+            assert pool is not None
+            if pool.waiting == count:
+                return
+            await asyncio.sleep(0)
+
+
+async def start_path(services: Services, container: Container) -> str:
+    """By which path its last start went."""
+    events = await services.events.list(actor_id=container.id, limit=100)
+    return next(event.attributes["path"] for event in events if event.action == "start")

@@ -11,11 +11,15 @@ from app.domain.sizing import BASE_MEMORY_BYTES
 from app.domain.vm import StartPath
 from app.guest.protocol import Op
 from app.hypervisor.port import Template, Vm, VmSpec
-from app.services.bundle import Services
-from app.services.templates import TemplateState, TemplateView
-from tests.integration.engine_lab import EngineLab, launch, log_text, shell, until_state
-
-DEADLINE_S = 10.0
+from app.services.templates import TemplateState
+from tests.integration.engine_lab import (
+    EngineLab,
+    launch,
+    shell,
+    start_path,
+    until_state,
+    until_template,
+)
 
 
 @pytest.fixture
@@ -24,36 +28,6 @@ def cloning_lab(lab: EngineLab) -> EngineLab:
     lab.can_clone = True
     lab.settings = lab.settings.model_copy(update={"pool_size": "0"})
     return lab
-
-
-@pytest.fixture
-def pooling_lab(cloning_lab: EngineLab) -> EngineLab:
-    """A lab where one VM waits."""
-    cloning_lab.settings = cloning_lab.settings.model_copy(update={"pool_size": "1"})
-    return cloning_lab
-
-
-async def until_waiting(services: Services, count: int) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while True:
-            pool = (await services.hosts.host()).pool
-            if pool is not None and pool.waiting == count:
-                return
-            await asyncio.sleep(0)
-
-
-async def until_template(services: Services, state: TemplateState) -> TemplateView:
-    async with asyncio.timeout(DEADLINE_S):
-        while True:
-            for view in (await services.hosts.host()).templates:
-                if view.state is state:
-                    return view
-            await asyncio.sleep(0)
-
-
-async def start_path(services: Services, container_id: str) -> str:
-    events = await services.events.list(actor_id=container_id, limit=100)
-    return next(event.attributes["path"] for event in events if event.action == "start")
 
 
 async def test_start_is_a_clone_once_there_is_a_template(cloning_lab: EngineLab) -> None:
@@ -70,27 +44,12 @@ async def test_start_is_a_clone_once_there_is_a_template(cloning_lab: EngineLab)
         await services.containers.kill(container.id, initiator="tester")
 
 
-async def test_start_takes_a_vm_that_waits(pooling_lab: EngineLab) -> None:
-    async with pooling_lab.engine() as services:
-        await until_waiting(services, 1)
-        [waiting] = pooling_lab.machine.vms
-        container = await launch(services, shell("echo hello"))
-        assert container.vm_id == waiting
-        ended = await until_state(services, container.id, ContainerState.EXITED)
-        assert ended.exit_code == 0
-        assert await log_text(services, container.id) == ["hello"]
-        assert await start_path(services, container.id) == "pool"
-        assert [stage.name for stage in ended.boot_stages][:2] == ["claim", "mount"]
-        await until_waiting(services, 1)
-    assert not pooling_lab.machine.vms
-
-
 async def test_engine_without_templates_boots(cloning_lab: EngineLab) -> None:
     cloning_lab.settings = cloning_lab.settings.model_copy(update={"templates": False})
     async with cloning_lab.engine() as services:
         container = await launch(services, shell("exit 0"))
         await until_state(services, container.id, ContainerState.EXITED)
-        assert await start_path(services, container.id) == "boot"
+        assert await start_path(services, container) == "boot"
         assert (await services.hosts.host()).templates == ()
 
 
@@ -119,14 +78,37 @@ async def test_start_boots_when_no_clone_can_be_made(
             container = await launch(services, shell("exit 7"))
             ended = await until_state(services, container.id, ContainerState.EXITED)
         assert ended.exit_code == 7
-        assert await start_path(services, container.id) == "boot"
+        assert await start_path(services, container) == "boot"
         await until_template(services, TemplateState.READY)
         told = await services.events.list(limit=100)
         failures = [one.attributes["error"] for one in told if one.action == "template-failed"]
         assert failures == (["torn"] if is_rebuilt else [])
         again = await launch(services, shell("exit 0"))
         await until_state(services, again.id, ContainerState.EXITED)
-        assert await start_path(services, again.id) == "clone"
+        assert await start_path(services, again) == "clone"
+
+
+async def test_start_boots_when_its_clone_never_answers(
+    cloning_lab: EngineLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloning_lab.settings = cloning_lab.settings.model_copy(update={"boot_timeout_s": 0.5})
+    async with cloning_lab.engine() as services:
+        await until_template(services, TemplateState.READY)
+        assert cloning_lab.hypervisor is not None
+        clone = cloning_lab.hypervisor.clone
+
+        async def clone_silently(template: Template, spec: VmSpec) -> Vm:
+            cloning_lab.machine.faults.silent_guest = True
+            try:
+                return await clone(template, spec)
+            finally:
+                cloning_lab.machine.faults.silent_guest = False
+
+        monkeypatch.setattr(cloning_lab.hypervisor, "clone", clone_silently)
+        container = await launch(services, shell("while true; do sleep 1; done"))
+        assert list(cloning_lab.machine.vms) == [container.vm_id]
+        assert await start_path(services, container) == "boot"
+        await services.containers.kill(container.id, initiator="tester")
 
 
 async def test_engine_that_ends_takes_its_templates_along(cloning_lab: EngineLab) -> None:
