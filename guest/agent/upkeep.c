@@ -39,16 +39,30 @@ static int write_setting(const char *path, const char *text)
 	return cgroup_write(AT_FDCWD, path, text);
 }
 
+/* A guest that does nothing should not wake up, since each time costs the host. */
+static const struct {
+	const char *path, *value;
+} settings[] = {
+	/* Per-CPU counters are folded once a second otherwise, by a timer on every CPU. */
+	{ "/proc/sys/vm/stat_interval", "120" },
+	/* Twice a second the kernel asks itself otherwise whether memory wants compaction. */
+	{ "/proc/sys/vm/compaction_proactiveness", "0" },
+	/* Nothing here is a neighbour that must be kept known without traffic. */
+	{ "/proc/sys/net/ipv4/neigh/default/interval_probe_time_ms", "3600000" },
+	{ "/proc/sys/net/ipv6/neigh/default/interval_probe_time_ms", "3600000" },
+	/* Some distributions leave plugged memory offline. Not movable: all of it serves the kernel. */
+	{ MEMORY_BLOCKS "/auto_online_blocks", "online_kernel" },
+};
+
 void upkeep_settings(void)
 {
-	/* Per-CPU counters are folded once a second otherwise, by a timer on every CPU. */
-	int error = write_setting("/proc/sys/vm/stat_interval", "120");
+	int error;
 
-	/* Some distributions leave plugged memory offline. Not movable: all of it serves the kernel. */
-	if (write_setting(MEMORY_BLOCKS "/auto_online_blocks", "online_kernel"))
-		say("plugged memory will not come online by itself");
-	if (error)
-		say("can't lower the rate of the kernel's statistics: %s", strerror(error));
+	for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
+		error = write_setting(settings[i].path, settings[i].value);
+		if (error) /* a kernel of another version may lack some; no guest needs them */
+			say("can't set %s: %s", settings[i].path, strerror(error));
+	}
 }
 
 static void quiesce_work(const struct job *job, struct job_result *result)

@@ -139,6 +139,12 @@ def test_guest_without_a_host_uses_no_cpu(vm: AgentVm) -> None:
     assert used < 0.5, f"{used:.2f} s of CPU in 10 s"
 
 
+def test_idle_guest_hardly_wakes(vm: AgentVm) -> None:
+    counts = vm.shell("for n in 1 2; do grep LOC: /proc/interrupts; sleep 10; done")
+    first, second = (int(line.split()[1]) for line in counts.splitlines())
+    assert second - first < 50, f"{second - first} interrupts of the timer in 10 s"
+
+
 def test_processes_are_listed_until_their_end_is_known(vm: AgentVm) -> None:
     box = vm.run("true")
     vm.host.open()
