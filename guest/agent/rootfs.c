@@ -15,8 +15,9 @@
 #include "disks.h"
 
 #define BASE "/m" /* short: the overlay's options must fit into a page */
-#define OPEN_TIMEOUT_NS 5000000000ull
-#define OPEN_POLL_US 500
+#define CONTENT_TIMEOUT_NS 10000000000ull
+#define CONTENT_POLL_US 500
+#define HEAD_BYTES 4096 /* has the superblock of squashfs and of ext4 */
 #define DISK_TIMEOUT_MS 10000
 #define MOUNT_OPTIONS_BYTES 4096
 
@@ -46,19 +47,37 @@ int make_directories(const char *path)
 	return 0;
 }
 
-/* A plugged disk is in sysfs for a moment before it can be opened (Linux, block/genhd.c,
- * device_add_disk); until then the kernel answers ENXIO. */
-static int mount_once_open(const char *at, const char *type, unsigned long flags,
-			   const char *options)
+/* Whether the disk "disk" can be read, and there is something on it: 1, 0, or -1 with errno. */
+static int is_filled(void)
 {
-	uint64_t deadline_ns = clock_ns(CLOCK_MONOTONIC) + OPEN_TIMEOUT_NS;
+	static const char zeros[HEAD_BYTES];
+	char head[HEAD_BYTES];
+	int fd = open("disk", O_RDONLY | O_CLOEXEC);
+	ssize_t count;
 
-	while (mount("disk", at, type, flags, options)) {
-		if (errno != ENXIO || clock_ns(CLOCK_MONOTONIC) >= deadline_ns)
+	if (fd < 0)
+		return errno == ENXIO ? 0 : -1;
+	count = read(fd, head, sizeof(head));
+	close(fd);
+	return count < 0 ? -1 : memcmp(head, zeros, (size_t)count) != 0;
+}
+
+/* A plugged disk is in sysfs for a moment before it can be opened (Linux, block/genhd.c,
+ * device_add_disk); until then the kernel answers ENXIO. One that the template had is always there,
+ * and reads as zeros until the host has put an image behind it. */
+static int await_content(void)
+{
+	uint64_t deadline_ns = clock_ns(CLOCK_MONOTONIC) + CONTENT_TIMEOUT_NS;
+	int filled;
+
+	while (!(filled = is_filled())) {
+		if (clock_ns(CLOCK_MONOTONIC) >= deadline_ns) {
+			errno = ENODATA;
 			return -1;
-		usleep(OPEN_POLL_US);
+		}
+		usleep(CONTENT_POLL_US);
 	}
-	return 0;
+	return filled;
 }
 
 static void mount_disk(const struct launch *l, const struct disk *d, const char *at,
@@ -67,7 +86,9 @@ static void mount_disk(const struct launch *l, const struct disk *d, const char 
 	make(l, at);
 	if (mknod("disk", S_IFBLK | 0600, d->device))
 		child_fail(l, errno, "mknod for disk %s: %m", d->serial);
-	if (mount_once_open(at, type, flags, options))
+	if (await_content() < 0)
+		child_fail(l, errno, "disk %s can't be read: %m", d->serial);
+	if (mount("disk", at, type, flags, options))
 		child_fail(l, errno, "disk %s can't be mounted as %s: %m", d->serial, type);
 	unlink("disk");
 }

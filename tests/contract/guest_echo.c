@@ -133,7 +133,24 @@ static int disk_serial(const char *name, char *serial, size_t size)
     return 0;
 }
 
-/* Calls `visit` with each SCSI disk; stops when it answers non-zero. */
+/* Serial of a virtio disk; -1 if it reads as zeros, as one without an image does. */
+static int virtio_serial(const char *name, char *serial, size_t size)
+{
+    static const char zeros[512];
+    char path[512], block[sizeof zeros];
+    snprintf(path, sizeof path, "/dev/%.32s", name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    ssize_t got = read(fd, block, sizeof block);
+    close(fd);
+    if (got != (ssize_t)sizeof block || memcmp(block, zeros, sizeof block) == 0)
+        return -1;
+    snprintf(path, sizeof path, "/sys/block/%.32s/serial", name);
+    return read_text(path, serial, size);
+}
+
+/* Calls `visit` with each disk; stops when it answers non-zero. */
 static int each_disk(int (*visit)(const char *name, const char *serial, void *arg), void *arg)
 {
     DIR *dir = opendir("/sys/block");
@@ -141,8 +158,10 @@ static int each_disk(int (*visit)(const char *name, const char *serial, void *ar
     int answer = 0;
     while (dir && !answer && (entry = readdir(dir))) {
         char serial[64];
-        if (strncmp(entry->d_name, "sd", 2) == 0
-            && disk_serial(entry->d_name, serial, sizeof serial) == 0)
+        if ((strncmp(entry->d_name, "sd", 2) == 0
+             && disk_serial(entry->d_name, serial, sizeof serial) == 0)
+            || (strncmp(entry->d_name, "vd", 2) == 0
+                && virtio_serial(entry->d_name, serial, sizeof serial) == 0))
             answer = visit(entry->d_name, serial, arg);
     }
     if (dir)

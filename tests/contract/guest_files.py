@@ -20,7 +20,10 @@ from app.guest.cpio import (
 from app.guest.kernel import Kernel, fetch_kernel, generic_kernel_package
 
 SOURCE = Path(__file__).with_name("guest_echo.c")
-MODULES = ("virtio_pci", "virtio_console", "virtio_scsi", "sd_mod", "pvpanic_mmio", "virtio_rng")
+MODULES = (
+    "virtio_pci", "virtio_console", "virtio_blk", "virtio_scsi", "sd_mod", "pvpanic_mmio",
+    "virtio_rng",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.core.errors import CorruptData, InvalidArgument
+from app.core.errors import Conflict, CorruptData, InvalidArgument, NotFound
 from app.core.ids import new_vm_id
 from app.domain.vm import VmEndReason
 from app.hypervisor.port import DiskSpec, Hypervisor, Template, Vm, VmSpec
@@ -75,6 +75,52 @@ async def test_disks_and_memory_are_there_when_the_clone_runs_on(
         assert await talk.ask("read layer-0") == "block the layer"
     await vm.detach_disk("layer-0")
     await end(vm)
+
+
+@pytest.mark.parametrize(
+    ("serial", "read_only"), [("scratch", False), ("layer-0", True), ("layer-99", True)]
+)
+async def test_disks_come_and_go_in_a_clone(
+    hypervisor: Hypervisor, template: Template, tmp_path: Path, serial: str, read_only: bool
+) -> None:
+    images = [make_image(tmp_path, text, text=text) for text in ("first", "second")]
+    first, second = (DiskSpec(serial, image, read_only=read_only) for image in images)
+    vm = await hypervisor.clone(template, clone_spec(template))
+    async with Talk(vm) as talk:
+        await talk.wait_disks()
+        for disk in (first, second, first):
+            await vm.attach_disk(disk)
+            await talk.wait_disks(serial)
+            assert await talk.ask(f"read {serial}") == f"block {disk.path.name}"
+            with pytest.raises(Conflict, match=serial):
+                await vm.attach_disk(disk)
+            written = await talk.ask(f"write {serial} {disk.path.name}, again")
+            assert (written == "block written") is not read_only
+            await vm.detach_disk(serial)
+            await talk.wait_disks()
+            disk.path.write_bytes(disk.path.name.encode().ljust(MIB, b"\0"))
+        with pytest.raises(NotFound):
+            await vm.detach_disk(serial)
+    await end(vm)
+
+
+@pytest.mark.parametrize("serial", ["scratch", "other"])
+async def test_writable_image_is_in_one_clone_only(
+    hypervisor: Hypervisor, template: Template, tmp_path: Path, serial: str
+) -> None:
+    disk = DiskSpec(serial, make_image(tmp_path, "image", text="mine"), read_only=False)
+    owner = await hypervisor.clone(template, clone_spec(template, disks=(disk,)))
+    with pytest.raises(Conflict):
+        await hypervisor.clone(template, clone_spec(template, disks=(disk,)))
+    other = await hypervisor.clone(template, clone_spec(template))
+    with pytest.raises(Conflict):
+        await other.attach_disk(disk)
+    await owner.detach_disk(serial)
+    await other.attach_disk(disk)
+    async with Talk(other) as talk:
+        await talk.wait_disks(serial)
+        assert await talk.ask(f"read {serial}") == "block mine"
+    await end(owner, other)
 
 
 async def test_clone_of_another_shape_is_refused(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from app.core.units import GIB, MIB
 from app.hypervisor.port import DiskSpec, VmSpec
+from app.hypervisor.qemu.slots import SLOTS
 
 CHANNEL_PORT = "slipway.0"
 SCSI_BUS = "scsi.0"
@@ -112,6 +113,8 @@ def qemu_arguments(
         # Takes nothing from the guest; what the guest reports as free goes back to the host.
         *("-device", "virtio-balloon-pci,id=balloon,free-page-reporting=on"),
     ]
+    if descriptors.memory is not None:
+        arguments += [argument for slot in SLOTS for argument in slot.arguments()]
     if is_clone:
         arguments += ["-incoming", "defer", "-global", "migration.x-events=on"]
     for number, (disk, fd) in enumerate(zip(spec.disks, descriptors.disks, strict=True)):

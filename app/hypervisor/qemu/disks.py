@@ -19,6 +19,7 @@ from app.hypervisor.qemu.arguments import (
 )
 from app.hypervisor.qemu.launch import open_image
 from app.hypervisor.qemu.monitor import Monitor, QmpRefused
+from app.hypervisor.qemu.slots import SLOTS, Slot, slot_for
 from app.hypervisor.steps import finish, run_whole
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,15 @@ DELETED_DEADLINE_S = 10.0
 def is_lock_failure(text: str) -> bool:
     """Whether QEMU's words mean that another process has the image (block/file-posix.c)."""
     return "Failed to get" in text and "lock" in text
+
+
+def add_commands(
+    disk: DiskSpec, fdset: int, slot: Slot | None
+) -> list[tuple[str, dict[str, object]]]:
+    """QMP commands that give a VM the disk whose image is in the descriptor set."""
+    if slot is not None:
+        return slot.fill_commands(fdset)
+    return [("blockdev-add", blockdev(disk, fdset)), ("device_add", disk_device(disk))]
 
 
 class Disks:
@@ -67,16 +77,19 @@ class Disks:
             raise
 
     async def _attach(self, disk: DiskSpec, fd: int) -> None:
-        fdset = await self._free_fdset()
+        names, fdset = await self._device_names(), await self._free_fdset()
+        slot = slot_for(disk.serial, read_only=disk.read_only)
+        if slot is not None and slot.node not in names:
+            slot = None  # a VM that was booted for its container has none
+        node = disk_node(disk.serial) if slot is None else slot.file_node
+        add, use = add_commands(disk, fdset, slot)
         async with AsyncExitStack() as undo:
             await self._monitor.add_fd(fd, fdset=fdset, opaque=disk.serial)
             undo.push_async_callback(self._try, "remove-fd", {"fdset-id": fdset})
             try:
-                await self._monitor.execute("blockdev-add", blockdev(disk, fdset))
-                undo.push_async_callback(
-                    self._try, "blockdev-del", {"node-name": disk_node(disk.serial)}
-                )
-                await self._monitor.execute("device_add", disk_device(disk))
+                await self._monitor.execute(*add)
+                undo.push_async_callback(self._try, "blockdev-del", {"node-name": node})
+                await self._monitor.execute(*use)
             except QmpRefused as exc:
                 if is_lock_failure(exc.description):
                     raise Conflict(
@@ -93,6 +106,17 @@ class Disks:
             await finish(self._detach(serial))
 
     async def _detach(self, serial: str) -> None:
+        slot = next((one for one in SLOTS if one.serial == serial), None)
+        if slot is not None and disk_device_id(serial) not in await self._device_names():
+            for command in slot.empty_commands():
+                await self._monitor.execute(*command)
+        else:
+            await self._unplug(serial)
+        for fdset in await self._fdsets():
+            if any(fd.get("opaque") == serial for fd in fdset["fds"]):
+                await self._try("remove-fd", {"fdset-id": fdset["fdset-id"]})
+
+    async def _unplug(self, serial: str) -> None:
         device = disk_device_id(serial)
         deleted = self._deleted.setdefault(device, asyncio.Event())
         try:
@@ -106,14 +130,16 @@ class Disks:
         finally:
             self._deleted.pop(device, None)
         await self._monitor.execute("blockdev-del", {"node-name": disk_node(serial)})
-        for fdset in await self._fdsets():
-            if any(fd.get("opaque") == serial for fd in fdset["fds"]):
-                await self._try("remove-fd", {"fdset-id": fdset["fdset-id"]})
 
     async def _serials(self) -> set[str]:
+        names = await self._device_names()
+        plugged = {serial for name in names if (serial := disk_serial(name)) is not None}
+        opened = {fd.get("opaque") for fdset in await self._fdsets() for fd in fdset["fds"]}
+        return plugged | {s.serial for s in SLOTS if s.node in names and s.serial in opened}
+
+    async def _device_names(self) -> set[str]:
         found = await self._monitor.execute("qom-list", {"path": "/machine/peripheral"})
-        names = [str(entry["name"]) for entry in cast(list[dict[str, Any]], found)]
-        return {serial for name in names if (serial := disk_serial(name)) is not None}
+        return {str(entry["name"]) for entry in cast(list[dict[str, Any]], found)}
 
     async def _fdsets(self) -> list[dict[str, Any]]:
         return cast(list[dict[str, Any]], await self._monitor.execute("query-fdsets"))

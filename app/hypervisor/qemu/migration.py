@@ -9,9 +9,10 @@ from typing import Any
 
 from app.core.errors import Conflict, CorruptData, DeadlineExceeded, Unavailable
 from app.hypervisor.port import DiskSpec
-from app.hypervisor.qemu.arguments import FIRST_DISK_FDSET, blockdev, disk_device
-from app.hypervisor.qemu.disks import is_lock_failure
+from app.hypervisor.qemu.arguments import FIRST_DISK_FDSET
+from app.hypervisor.qemu.disks import add_commands, is_lock_failure
 from app.hypervisor.qemu.monitor import Monitor, QmpRefused
+from app.hypervisor.qemu.slots import slot_for
 
 MOVE_DEADLINE_S = 15.0
 
@@ -77,10 +78,8 @@ class Migration:
             device = {"driver": "pc-dimm", "id": "module-0", "memdev": "module"}
             commands += [("object-add", backend), ("device_add", device)]
         for number, disk in enumerate(disks):
-            commands += [
-                ("blockdev-add", blockdev(disk, FIRST_DISK_FDSET + number)),
-                ("device_add", disk_device(disk)),
-            ]
+            slot = slot_for(disk.serial, read_only=disk.read_only)
+            commands += add_commands(disk, FIRST_DISK_FDSET + number, slot)
         try:
             await self._all(*commands)
         except QmpRefused as exc:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,20 @@ def test_disk_node_names_fit_for_the_longest_serial() -> None:
 def test_disk_serial_is_read_back_from_the_device_id() -> None:
     assert disk_serial(disk_device_id("layer-1")) == "layer-1"
     assert disk_serial("rng") is None
+
+
+def test_clone_has_the_devices_of_its_template_and_no_image_yet() -> None:
+    disk = DiskSpec("scratch", Path("/b"), read_only=False)
+    descriptors = Descriptors(5, 6, 7, 8, 9, disks=(), memory=10)
+    template = qemu_arguments("qemu", spec(), accelerator="tcg", descriptors=descriptors)
+    clone = qemu_arguments(
+        "qemu",
+        spec(disk),
+        accelerator="tcg",
+        descriptors=replace(descriptors, disks=(20,)),
+        base_bytes=MIB,
+    )
+    for option in ("-device", "-blockdev"):
+        assert values_of(clone, option) == values_of(template, option)
+    assert not any("fdset/10" in value for value in clone)
+    assert "fd=20,set=10,opaque=scratch" in values_of(clone, "-add-fd")
