@@ -216,6 +216,43 @@ async def test_sigterm_leaves_containers_running_and_stop_all_ends_them(
     assert ended["state"] == "exited"
 
 
+async def test_what_was_written_last_is_there_for_the_next_start(
+    own_engine: EngineProcess,
+) -> None:
+    """The end is told while the disk is still being saved; the next start waits for that."""
+    engine = own_engine
+    write = "head -c 8000000 /dev/urandom > /data; md5sum /data > /sum"
+    trap = f"trap '{write}; exit 0' TERM"
+    script = f"{trap}; [ -f /sum ] && md5sum -c /sum; echo up; sleep 1000 & wait"
+    await engine.launch("sh", "-c", script, name="writer")
+
+    async def until_up(starts: int) -> None:
+        async with asyncio.timeout(60):
+            async for text in engine.follow("writer"):
+                starts -= text == "up"
+                if not starts:
+                    return
+        raise AssertionError("it has ended")
+
+    async def stop() -> None:
+        stopped = await engine.call("POST", "/containers/writer/stop")
+        assert (stopped["state"], stopped["exit_code"]) == ("exited", 0)
+
+    await until_up(1)
+    await stop()
+    await engine.call("POST", "/containers/writer/start")
+    await until_up(2)
+    await stop()
+    await engine.kill()
+    await engine.start()
+    await engine.call("POST", "/containers/writer/start")
+    await until_up(3)
+    assert await engine.log("writer") == ["up", "/data: OK", "up", "/data: OK", "up"]
+    assert len(await engine.call("GET", "/vms")) == 1
+    await engine.call("DELETE", "/containers/writer", params={"force": True})
+    assert not await engine.call("GET", "/vms")
+
+
 async def test_import_of_two_gigabytes_stays_small(own_engine: EngineProcess) -> None:
     engine = own_engine
     idle_kib = memory_kib(engine.pid)
