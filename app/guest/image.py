@@ -54,7 +54,7 @@ LATE_MODULES = "etc/modules-load.d/late.conf"
 AGENT_BINARY = "slipway-agent"
 WARM_UP_BINARY = "warm-up"
 # Raised when the same inputs would give other bytes.
-_FORMAT = 2
+_FORMAT = 3
 _MODULE_LIST = "etc/modules.load"
 _COMPILE_TIMEOUT_S = 300.0
 # Long enough for another process to download a kernel.
@@ -75,7 +75,7 @@ class GuestImage:
         cmdline: Kernel command line, without what a hypervisor's devices need.
         kernel_version: As `uname -r` tells it in the guest.
         key: Names the build: equal keys, equal bytes.
-        warm_up_layer: A disk as image layers are; its `/warm-up` does what usual programs do.
+        warm_up_layer: A disk as image layers are; its `warm-up` does what usual programs do.
     """
 
     kernel: Path

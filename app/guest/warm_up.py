@@ -1,4 +1,4 @@
-"""The layer of the pool's throw-away container: a disk as image layers are, with `/warm-up`."""
+"""The layer of the pool's throw-away container: a disk as image layers are, with `warm-up`."""
 
 import asyncio
 import shutil
@@ -7,8 +7,14 @@ from pathlib import Path
 from app.core.errors import PrerequisiteMissing
 from app.guest.commands import CommandFailed, run_command
 
-WARM_UP_COMMAND = "/warm-up"
-_DIRECTORIES = ("dev", "etc", "proc", "run", "sys", "tmp")
+WARM_UP_COMMAND = "warm-up"
+_DIRECTORIES = (
+    "bin", "dev", "etc", "proc", "run", "sbin", "sys", "tmp", "usr", "usr/bin", "usr/local",
+    "usr/local/bin", "usr/local/sbin", "usr/sbin",
+)  # fmt: skip
+# As busybox has it, and in the last directory of PATH: a usual start looks in vain in some, and
+# follows a link.
+_LINK = "bin/warm-up"
 _TEXTS = {"etc/hosts": "127.0.0.1\tlocalhost\n", "etc/warm-up": "cold\n"}
 _PACK_TIMEOUT_S = 60.0
 _ADVICE = "Install the package squashfs-tools (4.5 or later)."
@@ -49,7 +55,8 @@ def _lay_out(root: Path, program: Path) -> None:
     for name, text in _TEXTS.items():
         (root / name).write_text(text)
         (root / name).chmod(0o644)
-    target = root / WARM_UP_COMMAND.removeprefix("/")
+    target = root / "warm-up"
+    (root / _LINK).symlink_to("../warm-up")
     shutil.copyfile(program, target)
     target.chmod(0o755)
     root.chmod(0o755)

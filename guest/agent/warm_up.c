@@ -1,4 +1,4 @@
-/* /warm-up in the layer of the pool's throw-away container: does what programs usually do at their
+/* `warm-up` in the layer of the pool's throw-away container: does what programs usually do at their
  * start and end, so that a VM has been through all of it before it gets a container. */
 #include <dirent.h>
 #include <errno.h>

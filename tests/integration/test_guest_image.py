@@ -117,3 +117,4 @@ def test_built_in_two_directories_the_bytes_are_equal(guest: GuestImage, tmp_pat
     assert other.key == guest.key
     assert other.initrd.read_bytes() == guest.initrd.read_bytes()
     assert other.kernel.read_bytes() == guest.kernel.read_bytes()
+    assert other.warm_up_layer.read_bytes() == guest.warm_up_layer.read_bytes()
