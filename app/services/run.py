@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 
-from app.core.errors import CorruptData, GuestFailed, SlipwayError
+from app.core.errors import CorruptData, GuestFailed, SlipwayError, Unavailable
 from app.domain.vm import (
     SILENT_KILL_AFTER_S,
     UNRESPONSIVE_AFTER_S,
@@ -177,9 +177,13 @@ class Run:
         self._helpers.append(task)
 
     def cancel_helpers(self) -> None:
-        """Cancel what `adopt_helper` was given."""
+        """Cancel what `adopt_helper` was given, and tell who waits for an exec: no event comes."""
         for task in self._helpers:
             task.cancel()
+        for ended in self._exec_exits.values():
+            if not ended.done():
+                ended.set_exception(Unavailable("The container's VM ended before the command did"))
+                ended.exception()  # nobody may wait for it
 
     async def serve_channel(self) -> None:
         """Keep the channel connected, until cancelled."""

@@ -14,7 +14,7 @@ from app.domain.vm import VmState
 from app.guest.protocol import Op
 from app.logs.store import LogStore
 from app.services.bundle import Services
-from app.services.exec import ExecConfig
+from app.services.exec import ExecConfig, ExecOutput
 from app.services.recorder import LifeRecorder
 from app.services.supervisor import Supervisor
 from tests.integration.engine_lab import (
@@ -86,6 +86,21 @@ async def test_container_whose_vm_is_on_its_way_out_does_not_run(
     assert b"booting" in await services.logs.console(container.id)
     assert services.stats.latest(container.id) is None
     gate.set()
+
+
+async def test_command_whose_vm_goes_does_not_wait_for_ever(
+    services: Services, lab: EngineLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.guest.fake.FakeGuest.process_exited", lambda *_: None)
+    container = await launch(services, TRAP)
+    async with asyncio.timeout(DEADLINE_S):
+        async with services.exec.exec(container.id, ExecConfig(("echo", "hi"))) as output:
+            piece = await anext(output)
+            assert isinstance(piece, ExecOutput)
+            waiting = asyncio.ensure_future(anext(output))  # for an event that never comes
+            await lab.machine.kill(container.vm_id or "")
+            with pytest.raises(SlipwayError):
+                await waiting
 
 
 async def test_start_waits_for_the_vm_of_the_run_before(
@@ -384,12 +399,3 @@ async def test_defect_after_the_end_leaves_no_vm(
     async with asyncio.timeout(DEADLINE_S):
         await services.containers.remove(container.id, initiator=WHO)
     assert not lab.machine.vms
-
-
-async def test_unknown_stop_of_an_ended_one_says_so(
-    services: Services, gate: asyncio.Event
-) -> None:
-    container = await stopped(services)
-    with pytest.raises(SlipwayError, match="is not running"):
-        await services.containers.stop(container.id, initiator=WHO)
-    gate.set()
