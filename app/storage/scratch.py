@@ -64,6 +64,15 @@ class ScratchDisks:
             raise InvalidArgument(f"{container_id!r} is no container id", field="container_id")
         return self._root / f"{container_id}{_SUFFIX}"
 
+    async def ensure(self, container_id: str, size_bytes: int) -> Path:
+        """The container's disk, made if it has none; raises as `create`, but for Conflict."""
+        path = self.path(container_id)
+        checked_bytes = _checked_size(size_bytes)
+        return await self._run(
+            lambda: path if path.exists() else self._create(path, checked_bytes),
+            f"making the scratch disk {path.name}",
+        )
+
     async def create(self, container_id: str, size_bytes: int) -> Path:
         """Make an empty disk of that size (rounded up to a MiB); some hundred KiB are allocated.
 
@@ -77,16 +86,10 @@ class ScratchDisks:
             ResourceExhausted: The host's disk is full.
             Unavailable: The directory can't be written.
         """
-        if not SIZE_MIN_BYTES <= size_bytes <= SIZE_MAX_BYTES:
-            raise InvalidArgument(
-                f"a scratch disk can't have {size_bytes:,} bytes",
-                field="size_bytes",
-                advice=f"Choose between {SIZE_MIN_BYTES:,} and {SIZE_MAX_BYTES:,} bytes.",
-            )
         path = self.path(container_id)
-        size_bytes = -(-size_bytes // MIB) * MIB
+        checked_bytes = _checked_size(size_bytes)
         return await self._run(
-            lambda: self._create(path, size_bytes), f"making the scratch disk {path.name}"
+            lambda: self._create(path, checked_bytes), f"making the scratch disk {path.name}"
         )
 
     def _create(self, path: Path, size_bytes: int) -> Path:
@@ -165,6 +168,17 @@ class ScratchDisks:
             return await asyncio.to_thread(function)
         except OSError as error:
             raise _disk_error(error, what) from error
+
+
+def _checked_size(size_bytes: int) -> int:
+    """Rounded up to a MiB, if it is possible at all."""
+    if not SIZE_MIN_BYTES <= size_bytes <= SIZE_MAX_BYTES:
+        raise InvalidArgument(
+            f"a scratch disk can't have {size_bytes:,} bytes",
+            field="size_bytes",
+            advice=f"Choose between {SIZE_MIN_BYTES:,} and {SIZE_MAX_BYTES:,} bytes.",
+        )
+    return -(-size_bytes // MIB) * MIB
 
 
 def _unlink(path: Path) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.core.errors import Conflict, NotFound
@@ -10,6 +10,13 @@ from app.db.database import ReadSession
 from app.db.models import ApiTokenRow, SessionRow, SetupLinkRow, UserRow
 from app.db.rows import affected_rows
 from app.domain.account import ApiToken, TokenIdentity, User
+
+# Made once: every request of REST asks it.
+_TOKEN_BY_HASH = (
+    select(ApiTokenRow.id, ApiTokenRow.name, UserRow.name, ApiTokenRow.last_used_at_ns)
+    .outerjoin(UserRow, UserRow.id == ApiTokenRow.user_id)
+    .where(ApiTokenRow.token_sha256 == bindparam("key"))
+)
 
 
 @dataclass(frozen=True)
@@ -166,12 +173,7 @@ class AccountRepository:
 
     async def find_token(self, token_sha256: str) -> StoredToken | None:
         """The token with this secret's hash."""
-        query = (
-            select(ApiTokenRow.id, ApiTokenRow.name, UserRow.name, ApiTokenRow.last_used_at_ns)
-            .outerjoin(UserRow, UserRow.id == ApiTokenRow.user_id)
-            .where(ApiTokenRow.token_sha256 == token_sha256)
-        )
-        row = (await self._session.execute(query)).first()
+        row = (await self._session.execute(_TOKEN_BY_HASH, {"key": token_sha256})).first()
         if row is None:
             return None
         token_id, name, user_name, last_used_at_ns = row

@@ -102,6 +102,16 @@ async def test_scratch_second_disk_conflicts(disks: ScratchDisks) -> None:
     assert not list(path.parent.glob("*.tmp"))
 
 
+async def test_scratch_is_made_once_and_kept(disks: ScratchDisks) -> None:
+    path = await disks.ensure(ID, 64 * MIB)
+    write_as_a_guest(path)
+    written = path.read_bytes()
+    assert await disks.ensure(ID, 64 * MIB) == path
+    assert path.read_bytes() == written
+    with pytest.raises(InvalidArgument, match="can't have 5 bytes"):
+        await disks.ensure(OTHER, 5)
+
+
 async def test_scratch_concurrent_creates_make_one(disks: ScratchDisks) -> None:
     results = await asyncio.gather(
         *(disks.create(ID, 64 * MIB) for _ in range(5)), return_exceptions=True
