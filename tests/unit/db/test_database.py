@@ -42,8 +42,8 @@ async def test_write_cancelled_in_a_statement_frees_the_lock(
     database: Database, request: pytest.FixtureRequest
 ) -> None:
     long = (
-        "WITH RECURSIVE n(i) AS (SELECT told(1) UNION ALL SELECT i + 1 FROM n WHERE i < 2000000) "
-        "SELECT i FROM n WHERE i % 400000 = 0"
+        "WITH RECURSIVE n(i) AS (SELECT told(1) UNION ALL SELECT i + 1 FROM n WHERE i < 200000) "
+        "SELECT i FROM n WHERE i % 40000 = 0"
     )
     loop, inside = asyncio.get_running_loop(), asyncio.Event()
 
