@@ -13,8 +13,14 @@ from app.hypervisor.port import VmSpec
 from app.services.supervisor import GONE
 from app.services.templates import TEMPLATE_LABEL
 from app.services.warm_vm import POOL_LABEL
-from tests.integration.engine_lab import WHO, EngineLab, launch, until_state
-from tests.integration.test_start_paths import start_path, until_waiting
+from tests.integration.engine_lab import (
+    WHO,
+    EngineLab,
+    launch,
+    start_path,
+    until_state,
+    until_waiting,
+)
 
 
 @pytest.fixture
@@ -78,7 +84,7 @@ async def test_vm_that_was_claimed_and_not_relabelled_is_ended(
         with monkeypatch.context() as patched:
             patched.setattr(FakeVm, "relabel", forget)
             container = await launch(services, ContainerConfig(image="busybox", command=("loop",)))
-        assert await start_path(services, container.id) == "pool"
+        assert await start_path(services, container) == "pool"
     assert list(pooling_lab.machine.vms) == [container.vm_id]
     with caplog.at_level(logging.WARNING):
         async with pooling_lab.engine() as services:
@@ -87,6 +93,6 @@ async def test_vm_that_was_claimed_and_not_relabelled_is_ended(
             assert container.vm_id not in pooling_lab.machine.vms
             await until_waiting(services, 2)
             await services.containers.start(container.id, initiator=WHO)
-            assert await start_path(services, container.id) == "pool"
+            assert await start_path(services, container) == "pool"
             await services.containers.kill(container.id, initiator=WHO)
     assert "belongs to nobody" not in caplog.text
