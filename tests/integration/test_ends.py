@@ -62,7 +62,6 @@ async def test_end_is_told_before_the_vm_is_gone(
     container = await stopped(services)
     ended = await services.containers.get(container.id)
     assert (ended.state, ended.exit_code, ended.vm_id) == (ContainerState.EXITED, 7, None)
-    assert await services.containers.wait(container.id) == 7
     assert (await actions(services, container.id))[-2:] == ["stop", "die"]
     assert [(vm.id, vm.state) for vm in await services.hosts.vms()] == [
         (container.vm_id, VmState.STOPPING)
@@ -209,8 +208,8 @@ async def test_restart_by_policy_is_told_at_once_and_waits(
 async def test_stop_ends_a_restart_that_waits_for_the_vm(
     services: Services, lab: EngineLab, gate: asyncio.Event
 ) -> None:
-    policy = parse_restart_policy("always")
-    container = await launch(services, shell("exit 4", restart_policy=policy))
+    config = shell("exit 4", restart_policy=parse_restart_policy("always"))
+    container = await launch(services, config)
     await until_state(services, container.id, ContainerState.RESTARTING)
     await services.containers.stop(container.id, initiator=WHO)
     assert (await services.containers.get(container.id)).state is ContainerState.EXITED
