@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from app.core.errors import Unavailable
+
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
@@ -24,21 +26,33 @@ class DatabaseThread:
 
     def __init__(self, name: str) -> None:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._is_stopped = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     async def run(self, work: Callable[[], T]) -> T:
-        """What `work` gives; a caller that is cancelled does not stop it."""
+        """What `work` gives; a caller that is cancelled does not stop it.
+
+        Raises:
+            Unavailable: The thread has been stopped.
+        """
+        if self._is_stopped:
+            raise Unavailable("The database is closed")
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._jobs.put((work, done))
         return await done
 
     def post(self, work: Callable[[], object]) -> None:
-        """Do it after all that was asked for before, with nobody waiting."""
-        self._jobs.put((work, None))
+        """Do it after all that was asked for before, with nobody waiting; here if stopped."""
+        if self._is_stopped:
+            self._thread.join()
+            work()
+        else:
+            self._jobs.put((work, None))
 
     def stop(self) -> None:
-        """Do all that was asked for, and end; blocks."""
+        """Do all that was asked for, and end; blocks. Idempotent."""
+        self._is_stopped = True
         self._jobs.put(None)
         self._thread.join()
 

@@ -203,3 +203,17 @@ async def test_writer_that_is_cancelled_as_its_turn_comes_is_cancelled(database:
         writing.cancel()
         await asyncio.wait({writing}, timeout=2)
         assert writing.cancelled()
+
+
+async def test_a_session_that_outlives_the_database_ends(database: Database) -> None:
+    async def late() -> None:
+        async with database.write() as session:
+            await session.execute(insert(SetupLinkRow).values(FIRST_LINK))
+            await database.close()
+            await session.execute(insert(SetupLinkRow).values(FIRST_LINK))
+
+    with pytest.raises(Unavailable, match="closed"):
+        await late()
+    await database.open()
+    async with database.write() as session:
+        assert await links(session) == []

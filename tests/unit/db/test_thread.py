@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from app.core.errors import Unavailable
 from app.db.thread import DatabaseThread
 
 
@@ -56,6 +57,15 @@ async def test_stop_does_what_was_asked_for() -> None:
     made, done = DatabaseThread("database-stopped"), list[int]()
     made.post(lambda: done.append(1))
     await asyncio.to_thread(made.stop)
+    assert done == [1]
+
+
+async def test_a_stopped_thread_refuses_and_still_cleans_up(thread: DatabaseThread) -> None:
+    await asyncio.to_thread(thread.stop)
+    with pytest.raises(Unavailable, match="closed"):
+        await thread.run(lambda: 1)
+    done = list[int]()
+    thread.post(lambda: done.append(1))
     assert done == [1]
 
 
