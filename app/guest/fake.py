@@ -31,6 +31,7 @@ from app.guest.protocol import (
     PROTOCOL_VERSION,
     EventKind,
     FrameType,
+    Op,
     Tag,
 )
 
@@ -87,6 +88,8 @@ class FakeGuest:
         self._wake = asyncio.Event()
         self._answers: dict[int, bytes] = {}
         self._under_way: set[int] = set()
+        self._creating = 0
+        self._behind_create: deque[tuple[int, int, Fields]] = deque()  # START waits for CREATE
         self.machine = FakeMachine(
             self,
             {**PROGRAMS, **(programs or {})},
@@ -325,7 +328,10 @@ class FakeGuest:
             self._answer(number, [(Tag.ERRNO, errno.EINVAL), (Tag.MESSAGE, exc.message)])
             return
         delay_s = self._delays_s.get(op, 0.0)
-        if delay_s or op in self._gates:
+        if op == Op.START and self._creating:
+            self._behind_create.append((number, op, fields))
+        elif delay_s or op in self._gates:
+            self._creating += op == Op.CREATE
             task = self._run_later(number, op, fields, delay_s)
             self._own(asyncio.get_running_loop().create_task(task))
         else:
@@ -336,11 +342,15 @@ class FakeGuest:
         if op in self._gates:
             if op in self.gated:
                 self._answer(number, [(Tag.ERRNO, errno.EBUSY), (Tag.MESSAGE, "it is being done")])
+                self._creating -= op == Op.CREATE
                 return
             self.gated.add(op)
             await self._gates[op].wait()
             self.gated.discard(op)
         self._run_now(number, op, fields)
+        self._creating -= op == Op.CREATE
+        while self._behind_create and not self._creating:
+            self._run_now(*self._behind_create.popleft())
 
     def _run_now(self, number: int, op: int, fields: Fields) -> None:
         self.runs.append(op)

@@ -10,6 +10,7 @@ from app.guest.agent_types import ContainerSpec, GuestFile, Limits, ProcessSpec
 from app.guest.capabilities import capability_mask, capability_names
 from app.guest.seccomp import default_program
 
+SCRATCH_SERIAL = "scratch"
 CPU_PERIOD_US = 100_000
 SHM_BYTES = 64 * 1024 * 1024  # Docker's default
 # Docker's defaults (moby, oci/defaults.go): what a container must not see or change in /proc, /sys.
@@ -42,8 +43,7 @@ def container_spec(
     hostname: str,
     plan: ProcessPlan,
     size: VmSize,
-    layers: tuple[str, ...],
-    scratch: str,
+    layer_count: int,
     spill_bytes: int,
     output_stream: int,
     stdin_stream: int,
@@ -56,9 +56,8 @@ def container_spec(
         hostname: Its host name.
         plan: Its first process.
         size: The VM, and its limits in there.
-        layers: Serials of its image's disks, lowest first.
-        scratch: Serial of the disk that it writes to.
-        spill_bytes: Ring on that disk for output nobody has acknowledged.
+        layer_count: Of its image, whose disks have the serials of `layer_serials`.
+        spill_bytes: Ring on its scratch disk for output nobody has acknowledged.
         output_stream: Id of the output stream.
         stdin_stream: Id of the input stream, if it has one.
     """
@@ -67,8 +66,8 @@ def container_spec(
     return ContainerSpec(
         container_id=container_id,
         hostname=hostname,
-        layers=layers,
-        scratch=scratch,
+        layers=layer_serials(layer_count),
+        scratch=SCRATCH_SERIAL,
         spill_bytes=spill_bytes,
         read_only_root=config.read_only_root,
         init=config.init,

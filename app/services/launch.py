@@ -28,7 +28,7 @@ from app.guest.image import GuestImage
 from app.hypervisor.port import DiskSpec, Hypervisor, Vm, VmSpec
 from app.oci.store import ImageStore
 from app.services.admission import Admission
-from app.services.container_spec import container_spec, layer_serials
+from app.services.container_spec import SCRATCH_SERIAL, container_spec, layer_serials
 from app.services.demand import Demand
 from app.services.pool import WarmPool
 from app.services.run import OUTPUT_STREAM_ID, STDIN_STREAM_ID, Run
@@ -39,7 +39,6 @@ from app.storage.scratch import ScratchDisks
 
 logger = logging.getLogger(__name__)
 
-SCRATCH_SERIAL = "scratch"
 CONTAINER_LABEL = "container"
 # At a time, for each CPU: a QEMU that gets none misses the deadlines of its start.
 VMS_COMING_UP_PER_CPU = 2
@@ -188,9 +187,7 @@ class Launcher:
         """The image's, and the container's own, made if this is its first start."""
         container_id = blueprint.container.id
         layers = await self._images.layer_disks(blueprint.image)
-        scratch = self._scratch.path(container_id)
-        if not await asyncio.to_thread(scratch.exists):
-            scratch = await self._scratch.create(container_id, self._scratch_size_bytes)
+        scratch = await self._scratch.ensure(container_id, self._scratch_size_bytes)
         return (
             *(
                 DiskSpec(serial, path, read_only=True)
@@ -268,8 +265,7 @@ class Launcher:
             hostname=blueprint.hostname,
             plan=blueprint.plan,
             size=blueprint.size,
-            layers=layer_serials(len(blueprint.image.mounted_diff_ids)),
-            scratch=SCRATCH_SERIAL,
+            layer_count=len(blueprint.image.mounted_diff_ids),
             spill_bytes=self._spill_bytes,
             output_stream=OUTPUT_STREAM_ID,
             stdin_stream=STDIN_STREAM_ID,

@@ -209,6 +209,7 @@ class WarmPool:
         template = self._shelf.take(vcpus)
         if template is None:
             return None
+        self._reason = self._told
         try:
             warm = await self._warmer.clone(template)
         except CorruptData as error:

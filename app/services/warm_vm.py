@@ -18,7 +18,7 @@ from app.guest.channel import GuestChannel
 from app.guest.image import GuestImage
 from app.guest.warm_up import WARM_UP_COMMAND
 from app.hypervisor.port import DiskSpec, Hypervisor, Template, Vm, VmSpec
-from app.services.container_spec import container_spec
+from app.services.container_spec import SCRATCH_SERIAL, container_spec, layer_serials
 from app.storage.scratch import ScratchDisks
 
 POOL_LABEL = "pool"
@@ -26,11 +26,7 @@ ENTROPY_BYTES = 64
 HEARD_WITHIN_S = UNRESPONSIVE_AFTER_S
 WARM_UP_TIMEOUT_S = 60.0
 STOP_GRACE_S = 2.0
-# Serials and stream that no container of this VM gets: a guest that is slow to let the warm-up's
-# disks go finds other ones, and a stream that was read to its end is not opened again.
-LAYER_SERIAL = "warm-up-layer"
-SCRATCH_SERIAL = "warm-up-scratch"
-STREAM_ID = 3
+STREAM_ID = 3  # of no container: one that was read to its end is not opened again
 HOSTNAME = "warm-up"
 KEPT_OUTPUT_BYTES = 1024
 
@@ -182,12 +178,15 @@ class Warmer:
         making = asyncio.create_task(self._scratch.create(disk_id, self._scratch_size_bytes))
         try:
             scratch = await asyncio.shield(making)
-            layer = DiskSpec(LAYER_SERIAL, self._guest.warm_up_layer, read_only=True)
-            await warm.vm.attach_disk(layer)
-            await warm.vm.attach_disk(DiskSpec(SCRATCH_SERIAL, scratch, read_only=False))
+            disks = (
+                DiskSpec(layer_serials(1)[0], self._guest.warm_up_layer, read_only=True),
+                DiskSpec(SCRATCH_SERIAL, scratch, read_only=False),
+            )
+            for disk in disks:
+                await warm.vm.attach_disk(disk)
             await _run_once(agent, self._describe(warm.vm.spec.id))
-            await warm.vm.detach_disk(SCRATCH_SERIAL)
-            await warm.vm.detach_disk(LAYER_SERIAL)
+            for disk in disks:
+                await warm.vm.detach_disk(disk.serial)
         finally:
             # A thread makes it, and goes on when we are cancelled.
             await asyncio.gather(making, return_exceptions=True)
@@ -201,8 +200,7 @@ class Warmer:
             hostname=HOSTNAME,
             plan=plan_process(config, ImageConfig(), hostname=HOSTNAME),
             size=self.size,
-            layers=(LAYER_SERIAL,),
-            scratch=SCRATCH_SERIAL,
+            layer_count=1,
             spill_bytes=self._spill_bytes,
             output_stream=STREAM_ID,
             stdin_stream=0,

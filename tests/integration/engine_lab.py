@@ -22,6 +22,7 @@ from app.services.templates import TemplateState, TemplateView
 from app.settings import Settings
 
 DEADLINE_S = 15.0
+POLL_S = 0.01  # of what nobody tells; without a pause threads and guests would starve
 WHO = "tester"
 
 
@@ -127,7 +128,7 @@ async def until_template(services: Services, state: TemplateState) -> TemplateVi
             for view in (await services.hosts.host()).templates:
                 if view.state is state:
                     return view
-            await asyncio.sleep(0)
+            await asyncio.sleep(POLL_S)
 
 
 async def until_waiting(services: Services, count: int) -> None:
@@ -138,7 +139,7 @@ async def until_waiting(services: Services, count: int) -> None:
             assert pool is not None
             if pool.waiting == count:
                 return
-            await asyncio.sleep(0)
+            await asyncio.sleep(POLL_S)
 
 
 async def start_path(services: Services, container: Container) -> str:

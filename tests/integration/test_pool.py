@@ -12,10 +12,12 @@ from app.domain.container_config import ContainerConfig
 from app.guest.protocol import Op
 from app.hypervisor.fake import FakeVm
 from app.hypervisor.port import DiskSpec
-from app.services.launch import CONTAINER_LABEL, SCRATCH_SERIAL
+from app.services.container_spec import SCRATCH_SERIAL
+from app.services.launch import CONTAINER_LABEL
 from app.services.templates import TemplateState
 from app.services.warm_vm import POOL_LABEL
 from tests.integration.engine_lab import (
+    POLL_S,
     WHO,
     EngineLab,
     launch,
@@ -51,7 +53,7 @@ async def until_true(condition: Callable[[], bool]) -> None:
         while True:
             if condition():
                 return
-            await asyncio.sleep(0)
+            await asyncio.sleep(POLL_S)
 
 
 async def typed() -> AsyncIterator[bytes]:
