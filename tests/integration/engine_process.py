@@ -175,6 +175,15 @@ class EngineProcess:
                         return cast(Json, template)
                 await asyncio.sleep(0.05)
 
+    async def until_waiting(self, count: int) -> Json:
+        """Wait until so many VMs wait in the pool, or more; gives the pool as shown."""
+        async with asyncio.timeout(60):
+            while True:
+                pool: Json | None = (await self.call("GET", "/hosts/local"))["pool"]
+                if pool is not None and pool["waiting"] >= count:
+                    return pool
+                await asyncio.sleep(0.05)
+
     async def launch(self, *command: str, **more: object) -> Json:
         """Create and start a container of the starter image."""
         body = {"image": "busybox", "command": list(command), **more}

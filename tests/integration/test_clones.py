@@ -35,13 +35,15 @@ SEQUENCE_TOLERANCE = 1 << 22  # a quarter of a second
 
 @pytest.fixture(scope="module")
 async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EngineProcess]:
-    """An engine that has the probe's image."""
+    """An engine that has the probe's image, and no pool."""
     guest = await build_shared_guest(tmp_path_factory.mktemp("guest"))
-    async with EngineProcess(tmp_path_factory.mktemp("engine"), guest) as engine:
-        await engine.start()
-        await engine.until_template()
-        await import_probe(engine, tmp_path_factory.mktemp("probe"))
-        yield engine
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("SLIPWAY_POOL_SIZE", "0")
+        async with EngineProcess(tmp_path_factory.mktemp("engine"), guest) as engine:
+            await engine.start()
+            await engine.until_template()
+            await import_probe(engine, tmp_path_factory.mktemp("probe"))
+            yield engine
 
 
 @dataclass
@@ -171,8 +173,9 @@ async def test_guest_that_frees_and_overwrites_all_changes_nobody_else(
 
 
 async def test_engine_that_was_killed_finds_its_template_in_a_clone(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SLIPWAY_POOL_SIZE", "0")
     guest = await build_shared_guest(tmp_path_factory.mktemp("guest"))
     async with EngineProcess(tmp_path, guest) as engine:
         await engine.start()
