@@ -71,8 +71,18 @@ class FakeLink:
     @classmethod
     async def open(cls, serve: ServeGuest, *, to_host: bytes, to_guest: bytes) -> "FakeLink":
         """Connect both sides; `to_host` and `to_guest` are delivered first."""
-        host, near = await _stream_pair()
-        far, guest = await _stream_pair()
+        sockets = [*socket.socketpair(), *socket.socketpair()]
+        streams: list[tuple[StreamReader, StreamWriter]] = []
+        try:
+            for each in sockets:
+                streams.append(await asyncio.open_unix_connection(sock=each))
+        except BaseException:  # cancelled between two of them
+            for _, writer in streams:
+                writer.close()
+            for each in sockets:
+                each.close()
+            raise
+        host, near, far, guest = streams
         return cls(host, near, far, guest, serve, Pump(rest=to_host), Pump(rest=to_guest))
 
     def stop(self) -> None:
@@ -124,13 +134,3 @@ class FakeLink:
         for _, writer in (self._near, self._far, self._guest):
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
-
-
-async def _stream_pair() -> tuple[
-    tuple[StreamReader, StreamWriter], tuple[StreamReader, StreamWriter]
-]:
-    left, right = socket.socketpair()
-    return (
-        await asyncio.open_unix_connection(sock=left),
-        await asyncio.open_unix_connection(sock=right),
-    )

@@ -143,6 +143,8 @@ class FakeMachine:
         self._links.add(task)
         task.add_done_callback(self._links.discard)
         link.task = task
+        if vm.exit is not None:  # it ended while the connection was being made
+            await self._drop_link(vm)
         return link
 
     async def _run_link(self, vm: FakeMachineVm, link: FakeLink) -> None:
