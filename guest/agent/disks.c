@@ -78,9 +78,12 @@ static size_t scan(struct disk *disks, size_t count)
 		if ((strncmp(entry->d_name, "sd", 2) && strncmp(entry->d_name, "vd", 2)) ||
 		    read_serial(entry->d_name, serial))
 			continue;
-		for (size_t i = 0; i < count; i++)
-			if (!disks[i].device && !strcmp(disks[i].serial, serial))
-				disks[i].device = read_device(entry->d_name);
+		for (size_t i = 0; i < count; i++) {
+			if (disks[i].device || strcmp(disks[i].serial, serial))
+				continue;
+			disks[i].device = read_device(entry->d_name);
+			disks[i].is_slot = *entry->d_name == 'v';
+		}
 	}
 	if (directory)
 		closedir(directory);

@@ -47,16 +47,18 @@ int make_directories(const char *path)
 	return 0;
 }
 
-/* Whether the disk "disk" can be read, and there is something on it: 1, 0, or -1 with errno. */
-static int is_filled(void)
+/* Whether the disk "disk" can be read, and there is something on it: 1, 0, or -1 with errno. A slot must
+ * not be in use: mounting what another container has not let go yet would give that one's file system,
+ * whatever image is behind the disk by now. */
+static int is_filled(const struct disk *d)
 {
 	static const char zeros[HEAD_BYTES];
 	char head[HEAD_BYTES];
-	int fd = open("disk", O_RDONLY | O_CLOEXEC);
+	int fd = open("disk", O_RDONLY | O_CLOEXEC | (d->is_slot ? O_EXCL : 0));
 	ssize_t count;
 
 	if (fd < 0)
-		return errno == ENXIO ? 0 : -1;
+		return errno == ENXIO || errno == EBUSY ? 0 : -1;
 	count = read(fd, head, sizeof(head));
 	close(fd);
 	return count < 0 ? -1 : memcmp(head, zeros, (size_t)count) != 0;
@@ -65,14 +67,14 @@ static int is_filled(void)
 /* A plugged disk is in sysfs for a moment before it can be opened (Linux, block/genhd.c,
  * device_add_disk); until then the kernel answers ENXIO. One that the template had is always there,
  * and reads as zeros until the host has put an image behind it. */
-static int await_content(void)
+static int await_content(const struct disk *d)
 {
 	uint64_t deadline_ns = clock_ns(CLOCK_MONOTONIC) + CONTENT_TIMEOUT_NS;
 	int filled;
 
-	while (!(filled = is_filled())) {
+	while (!(filled = is_filled(d))) {
 		if (clock_ns(CLOCK_MONOTONIC) >= deadline_ns) {
-			errno = ENODATA;
+			errno = ENODATA; /* or in use for good */
 			return -1;
 		}
 		usleep(CONTENT_POLL_US);
@@ -86,7 +88,7 @@ static void mount_disk(const struct launch *l, const struct disk *d, const char 
 	make(l, at);
 	if (mknod("disk", S_IFBLK | 0600, d->device))
 		child_fail(l, errno, "mknod for disk %s: %m", d->serial);
-	if (await_content() < 0)
+	if (await_content(d) < 0)
 		child_fail(l, errno, "disk %s can't be read: %m", d->serial);
 	if (mount("disk", at, type, flags, options))
 		child_fail(l, errno, "disk %s can't be mounted as %s: %m", d->serial, type);

@@ -130,6 +130,7 @@ class Disk:
     serial: str
     path: Path
     read_only: bool = True
+    is_slot: bool = False  # one that the guest takes for a template's
 
 
 @dataclass
@@ -172,7 +173,8 @@ class AgentVm:
             mode = "read-only=on" if disk.read_only else "discard=unmap"
             command += ["-drive", f"if=none,id=d{n},format=raw,file={disk.path},{mode}"]
             lun = f"channel=0,scsi-id={n // 64},lun={n % 64}"
-            command += ["-device", f"scsi-hd,drive=d{n},serial={disk.serial},{lun}"]
+            device = "virtio-blk-pci" if disk.is_slot else f"scsi-hd,{lun}"
+            command += ["-device", f"{device},drive=d{n},serial={disk.serial}"]
         return command + self.arguments
 
     def monitor(self, line: str) -> str:
