@@ -82,26 +82,35 @@ static int call(int command, union bpf_attr *attributes)
 	return (int)syscall(SYS_bpf, command, attributes, sizeof(*attributes));
 }
 
+static int program = -1; /* loaded, -1: not yet */
+
+int device_rules_load(void)
+{
+	union bpf_attr attributes;
+	struct program built = { .count = 0 };
+
+	if (program >= 0)
+		return 0;
+	build(&built);
+	memset(&attributes, 0, sizeof(attributes));
+	attributes.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
+	attributes.insns = (uint64_t)(uintptr_t)built.code;
+	attributes.insn_cnt = (uint32_t)built.count;
+	attributes.license = (uint64_t)(uintptr_t)"Apache-2.0";
+	program = call(BPF_PROG_LOAD, &attributes);
+	return program < 0 ? errno : 0;
+}
+
 int device_rules_attach(int cgroup_fd)
 {
-	static int loaded = -1;
 	union bpf_attr attributes;
-	struct program program = { .count = 0 };
+	int error = device_rules_load();
 
-	if (loaded < 0) {
-		build(&program);
-		memset(&attributes, 0, sizeof(attributes));
-		attributes.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
-		attributes.insns = (uint64_t)(uintptr_t)program.code;
-		attributes.insn_cnt = (uint32_t)program.count;
-		attributes.license = (uint64_t)(uintptr_t)"Apache-2.0";
-		loaded = call(BPF_PROG_LOAD, &attributes);
-		if (loaded < 0)
-			return errno;
-	}
+	if (error)
+		return error;
 	memset(&attributes, 0, sizeof(attributes));
 	attributes.target_fd = (uint32_t)cgroup_fd;
-	attributes.attach_bpf_fd = (uint32_t)loaded;
+	attributes.attach_bpf_fd = (uint32_t)program;
 	attributes.attach_type = BPF_CGROUP_DEVICE;
 	attributes.attach_flags = BPF_F_ALLOW_MULTI;
 	return call(BPF_PROG_ATTACH, &attributes) ? errno : 0;

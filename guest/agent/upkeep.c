@@ -10,6 +10,7 @@
 #include "boot.h"
 #include "cgroup.h"
 #include "console.h"
+#include "device_rules.h"
 #include "fields.h"
 #include "hello.h"
 #include "job.h"
@@ -101,8 +102,10 @@ static void quiesce_done(uint64_t request, const struct job_result *result)
 int platform_quiesce(uint64_t request, char *error)
 {
 	struct job job = { .request = request, .work = quiesce_work, .done = quiesce_done };
-	int number = job_start(&job);
+	int number = device_rules_load(); /* here, since the job is another process */
 
+	if (!number)
+		number = job_start(&job);
 	snprintf(error, ERROR_SIZE, "%s", strerror(number));
 	return number;
 }
