@@ -114,7 +114,7 @@ async def test_fifty_clones_have_nothing_in_common(engine: EngineProcess) -> Non
     assert len({one.container_id for one in seen}) == CLONES
     for one, other in itertools.combinations(seen, 2):
         assert not is_alike(one.sequences, other.sequences)
-    assert {one.start_path for one in seen} == {"clone"}
+    assert {one.start_path for one in seen} <= {"clone", "pool"}  # those of the pool are clones too
 
 
 async def test_memory_that_is_freed_comes_back_to_the_host(engine: EngineProcess) -> None:
