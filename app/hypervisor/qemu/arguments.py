@@ -186,11 +186,6 @@ def disk_device_id(serial: str) -> str:
     return f"disk-{serial}"
 
 
-def disk_serial(device_id: str) -> str | None:
-    """The serial in a device id, or None if it is no disk of ours."""
-    return device_id.removeprefix("disk-") if device_id.startswith("disk-") else None
-
-
 def blockdev(disk: DiskSpec, fdset: int) -> dict[str, object]:
     """Argument of `blockdev-add`: raw over the descriptor in the set."""
     return {

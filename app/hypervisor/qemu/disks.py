@@ -1,10 +1,12 @@
 """Hot-adding and removing disks over QMP."""
 
 import asyncio
+import contextlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any, cast
 
 from app.core.errors import Conflict, DeadlineExceeded, NotFound, SlipwayError
@@ -15,7 +17,6 @@ from app.hypervisor.qemu.arguments import (
     disk_device,
     disk_device_id,
     disk_node,
-    disk_serial,
 )
 from app.hypervisor.qemu.launch import open_image
 from app.hypervisor.qemu.monitor import Monitor, QmpRefused
@@ -41,14 +42,42 @@ def add_commands(
     return [("blockdev-add", blockdev(disk, fdset)), ("device_add", disk_device(disk))]
 
 
+@dataclass
+class _Seen:
+    """What QEMU has told, and what was done since: nobody else gives the VM disks.
+
+    Attributes:
+        devices: Ids of all devices.
+        serials: Of the disk whose image is in each descriptor set; other sets are None.
+    """
+
+    devices: set[str]
+    serials: dict[int, str | None]
+
+    def has(self, serial: str) -> bool:
+        """Whether there is a disk with that serial, plugged or behind a slot."""
+        in_slot = any(s.serial == serial and s.node in self.devices for s in SLOTS)
+        return disk_device_id(serial) in self.devices or (
+            in_slot and serial in self.serials.values()
+        )
+
+    def free_set(self) -> int:
+        """The number of a new descriptor set."""
+        return max({*self.serials, FIRST_DISK_FDSET - 1}) + 1
+
+
 class Disks:
-    """The disks of one VM; what is attached is asked of QEMU, so that it holds after adoption."""
+    """The disks of one VM; what is attached is asked of QEMU, so that it holds after adoption.
+
+    It is asked once, since each question takes longer than to attach a disk; again after a failure.
+    """
 
     def __init__(self, vm_id: str, monitor: Monitor) -> None:
         self._vm_id = vm_id
         self._monitor = monitor
         self._lock = asyncio.Lock()
         self._deleted: dict[str, asyncio.Event] = {}
+        self._seen: _Seen | None = None
 
     def on_event(self, name: str, data: Mapping[str, Any]) -> None:
         """Note QMP's DEVICE_DELETED."""
@@ -61,25 +90,37 @@ class Disks:
             open_image, disk.path, f"image of disk {disk.serial}", read_only=disk.read_only
         )
         try:
-            async with self._lock:
-                if disk.serial in await self._serials():
+            async with self._lock, self._looking() as seen:
+                if seen.has(disk.serial):
                     raise Conflict(f"VM {self._vm_id} has a disk {disk.serial} already")
-                await self._attach_whole(disk, fd)
+                await self._attach_whole(disk, fd, seen)
         finally:
             os.close(fd)
 
-    async def _attach_whole(self, disk: DiskSpec, fd: int) -> None:
+    @contextlib.asynccontextmanager
+    async def _looking(self) -> AsyncIterator[_Seen]:
+        """What there is; the caller notes what it changes. After a failure nothing is sure."""
         try:
-            await finish(self._attach(disk, fd))
-        except asyncio.CancelledError:
-            if disk.serial in await self._serials():
-                await self._detach(disk.serial)
+            if self._seen is None:
+                self._seen = await self._look()
+            yield self._seen
+        except BaseException:
+            self._seen = None
             raise
 
-    async def _attach(self, disk: DiskSpec, fd: int) -> None:
-        names, fdset = await self._device_names(), await self._free_fdset()
+    async def _attach_whole(self, disk: DiskSpec, fd: int, seen: _Seen) -> None:
+        try:
+            await finish(self._attach(disk, fd, seen))
+        except asyncio.CancelledError:
+            now = await self._look()
+            if now.has(disk.serial):
+                await self._detach(disk.serial, now)
+            raise
+
+    async def _attach(self, disk: DiskSpec, fd: int, seen: _Seen) -> None:
+        fdset = seen.free_set()
         slot = slot_for(disk.serial, read_only=disk.read_only)
-        if slot is not None and slot.node not in names:
+        if slot is not None and slot.node not in seen.devices:
             slot = None  # a VM that was booted for its container has none
         node = disk_node(disk.serial) if slot is None else slot.file_node
         add, use = add_commands(disk, fdset, slot)
@@ -97,24 +138,28 @@ class Disks:
                     ) from exc
                 raise
             undo.pop_all()
+        seen.serials[fdset] = disk.serial
+        if slot is None:
+            seen.devices.add(disk_device_id(disk.serial))
 
     async def detach(self, serial: str) -> None:
         """Remove a disk; see Vm.detach_disk."""
-        async with self._lock:
-            if serial not in await self._serials():
+        async with self._lock, self._looking() as seen:
+            if not seen.has(serial):
                 raise NotFound(f"VM {self._vm_id} has no disk {serial}")
-            await finish(self._detach(serial))
+            await finish(self._detach(serial, seen))
 
-    async def _detach(self, serial: str) -> None:
+    async def _detach(self, serial: str, seen: _Seen) -> None:
         slot = next((one for one in SLOTS if one.serial == serial), None)
-        if slot is not None and disk_device_id(serial) not in await self._device_names():
+        if slot is not None and disk_device_id(serial) not in seen.devices:
             for command in slot.empty_commands():
                 await self._monitor.execute(*command)
         else:
             await self._unplug(serial)
-        for fdset in await self._fdsets():
-            if any(fd.get("opaque") == serial for fd in fdset["fds"]):
-                await self._try("remove-fd", {"fdset-id": fdset["fdset-id"]})
+            seen.devices.discard(disk_device_id(serial))
+        for fdset in [number for number, one in seen.serials.items() if one == serial]:
+            await self._try("remove-fd", {"fdset-id": fdset})
+            del seen.serials[fdset]
 
     async def _unplug(self, serial: str) -> None:
         device = disk_device_id(serial)
@@ -131,22 +176,15 @@ class Disks:
             self._deleted.pop(device, None)
         await self._monitor.execute("blockdev-del", {"node-name": disk_node(serial)})
 
-    async def _serials(self) -> set[str]:
-        names = await self._device_names()
-        plugged = {serial for name in names if (serial := disk_serial(name)) is not None}
-        opened = {fd.get("opaque") for fdset in await self._fdsets() for fd in fdset["fds"]}
-        return plugged | {s.serial for s in SLOTS if s.node in names and s.serial in opened}
-
-    async def _device_names(self) -> set[str]:
+    async def _look(self) -> _Seen:
         found = await self._monitor.execute("qom-list", {"path": "/machine/peripheral"})
-        return {str(entry["name"]) for entry in cast(list[dict[str, Any]], found)}
-
-    async def _fdsets(self) -> list[dict[str, Any]]:
-        return cast(list[dict[str, Any]], await self._monitor.execute("query-fdsets"))
-
-    async def _free_fdset(self) -> int:
-        taken = {int(fdset["fdset-id"]) for fdset in await self._fdsets()}
-        return max(taken | {FIRST_DISK_FDSET - 1}) + 1
+        devices = {str(entry["name"]) for entry in cast(list[dict[str, Any]], found)}
+        fdsets = cast(list[dict[str, Any]], await self._monitor.execute("query-fdsets"))
+        serials = {
+            int(fdset["fdset-id"]): next((fd.get("opaque") for fd in fdset["fds"]), None)
+            for fdset in fdsets
+        }
+        return _Seen(devices, serials)
 
     async def _try(self, command: str, arguments: Mapping[str, object]) -> None:
         """Undo something; a failure is only logged, since the first error matters."""

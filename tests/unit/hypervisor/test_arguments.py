@@ -9,7 +9,7 @@ import pytest
 
 from app.core.units import MIB
 from app.hypervisor.port import DiskSpec, VmSpec
-from app.hypervisor.qemu.arguments import Descriptors, disk_device_id, disk_serial, qemu_arguments
+from app.hypervisor.qemu.arguments import Descriptors, qemu_arguments
 
 DESCRIPTORS = Descriptors(monitor=5, channel=6, console=7, kernel=8, initrd=9, disks=())
 
@@ -113,11 +113,6 @@ def test_disk_node_names_fit_for_the_longest_serial() -> None:
         descriptors=Descriptors(5, 6, 7, 8, 9, disks=(20,)),
     )
     assert len(json.loads(value_of(arguments, "-blockdev"))["node-name"]) <= 31
-
-
-def test_disk_serial_is_read_back_from_the_device_id() -> None:
-    assert disk_serial(disk_device_id("layer-1")) == "layer-1"
-    assert disk_serial("rng") is None
 
 
 def test_clone_has_the_devices_of_its_template_and_no_image_yet() -> None:
