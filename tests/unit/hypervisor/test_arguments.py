@@ -80,6 +80,22 @@ def test_accelerator_decides_the_cpu() -> None:
     assert value_of(tcg, "-cpu") != "host"
 
 
+def test_clone_without_a_memory_module_has_the_smallest_translation_cache() -> None:
+    def cache_mib(base_bytes: int | None, memory_bytes: int) -> int:
+        arguments = qemu_arguments(
+            "qemu",
+            spec(memory_bytes=memory_bytes),
+            accelerator="tcg",
+            descriptors=DESCRIPTORS,
+            base_bytes=base_bytes,
+        )
+        return int(value_of(arguments, "-accel").rpartition("tb-size=")[2])
+
+    base = cache_mib(256 * MIB, 256 * MIB)
+    plugged = cache_mib(256 * MIB, 1024 * MIB)
+    assert base < plugged < cache_mib(None, 256 * MIB)
+
+
 def test_each_disk_has_its_own_descriptor_node_and_serial() -> None:
     disks = (
         DiskSpec("layer-1", Path("/a"), read_only=True),
