@@ -22,7 +22,7 @@ from app.domain.container import Container
 from app.domain.container_config import ProcessPlan, plan_process
 from app.domain.image import Image
 from app.domain.sizing import VmSize
-from app.domain.vm import StartPath
+from app.domain.vm import StartPath, VmEndReason
 from app.guest.agent_types import ContainerSpec
 from app.guest.image import GuestImage
 from app.hypervisor.port import DiskSpec, Hypervisor, Vm, VmSpec
@@ -64,6 +64,7 @@ class PoweredOn:
         disks: What it has still to get.
         warm: What else there is of one that waited; its channel has been running.
         at_s: When it was there, by the monotonic clock.
+        boots: How many VMs have been booted for this start.
     """
 
     blueprint: Blueprint
@@ -72,19 +73,23 @@ class PoweredOn:
     disks: tuple[DiskSpec, ...] = ()
     warm: WarmVm | None = None
     at_s: float = 0.0
+    boots: int = 0
 
     @property
     def container(self) -> Container:
         """What it is for."""
         return self.blueprint.container
 
-    def may_go_on(self, run: Run) -> bool:
+    def may_go_on(self, run: Run, reason: VmEndReason) -> bool:
         """Whether a start that has failed in this VM may be tried in another one.
 
         Not once the guest has answered for the container: then the fault is its own, or it may
-        have run.
+        have run. After a boot only if the hypervisor crashed, and once: under emulation QEMU does
+        when one of several vCPUs uses a device while another moves its registers.
         """
-        return not (run.is_started or run.is_taken) and self.path is not StartPath.BOOT
+        if run.is_started or run.is_taken:
+            return False
+        return self.path is not StartPath.BOOT or (self.boots == 1 and reason is VmEndReason.FAILED)
 
 
 class Launcher:
@@ -136,7 +141,7 @@ class Launcher:
         blueprint = await self._draw_up(container) if after is None else after.blueprint
         self._demand.begin(container.id)
         try:
-            return await self._power_on(blueprint, None if after is None else after.path)
+            return await self._power_on(blueprint, after)
         except BaseException:
             self._demand.end(container.id)
             raise
@@ -159,7 +164,7 @@ class Launcher:
                 if not await self._pool.give_up_one():
                     raise
 
-    async def _power_on(self, blueprint: Blueprint, after: StartPath | None) -> PoweredOn:
+    async def _power_on(self, blueprint: Blueprint, after: PoweredOn | None) -> PoweredOn:
         disks = await self._disks(blueprint)
         size = blueprint.size
         if after is None:
@@ -177,11 +182,13 @@ class Launcher:
             labels={CONTAINER_LABEL: blueprint.container.id},
         )
         async with self._coming_up:
-            vm = None if after is StartPath.CLONE else await self._clone(spec)
-            path = StartPath.CLONE
-            if vm is None:
-                vm, path = await self._hypervisor.create(spec), StartPath.BOOT
-        return PoweredOn(blueprint, vm, path)
+            if after is None or after.path is StartPath.POOL:
+                clone = await self._clone(spec)
+                if clone is not None:
+                    return PoweredOn(blueprint, clone, StartPath.CLONE)
+            vm = await self._hypervisor.create(spec)
+        boots = 1 + (after.boots if after is not None else 0)
+        return PoweredOn(blueprint, vm, StartPath.BOOT, boots=boots)
 
     async def _disks(self, blueprint: Blueprint) -> tuple[DiskSpec, ...]:
         """The image's, and the container's own, made if this is its first start."""

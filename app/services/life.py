@@ -199,7 +199,8 @@ class Life:
         if isinstance(outcome, Container):
             return outcome
         if isinstance(outcome, SlipwayError):
-            if powered is not None and powered.may_go_on(run):
+            reason = (await vm.wait()).reason
+            if powered is not None and powered.may_go_on(run, reason):
                 logger.warning("VM %s: %s; trying another", vm.spec.id, outcome.message)
                 return await self._one_run(container, None, failed=powered)
             if not run.is_started:

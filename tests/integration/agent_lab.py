@@ -13,7 +13,8 @@ import pytest
 
 from app.guest.image import GuestImage
 from app.guest.protocol import Op, Tag
-from app.hypervisor.qemu.arguments import DEVICE_CMDLINE
+from app.hypervisor.qemu.arguments import DEVICE_CMDLINE, tsc_cmdline
+from app.hypervisor.qemu.tsc import host_tsc_khz
 from tests.integration.agent_driver import AgentHost, Fields, Value, decode, number
 
 AGENT_SOURCE = Path(__file__).parents[2] / "guest" / "agent"
@@ -162,7 +163,7 @@ class AgentVm:
             "-initrd",
             str(self.image.initrd),
             "-append",
-            f"{self.image.cmdline} {DEVICE_CMDLINE}",
+            f"{self.image.cmdline} {DEVICE_CMDLINE} {tsc_cmdline(host_tsc_khz() or 0)}",
         ]
         command += ["-serial", f"file:{self.console}", "-device", "virtio-serial-pci"]
         command += ["-monitor", f"unix:{self.directory / 'm'},server=on,wait=off"]

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from app.core.errors import CorruptData, Unavailable
+from app.core.errors import CorruptData, SlipwayError, Unavailable
 from app.domain.container import ContainerState
 from app.domain.sizing import BASE_MEMORY_BYTES
 from app.domain.vm import StartPath
@@ -116,3 +116,32 @@ async def test_engine_that_ends_takes_its_templates_along(cloning_lab: EngineLab
         await until_template(services, TemplateState.READY)
     assert not cloning_lab.machine.vms
     assert not await asyncio.to_thread(os.listdir, cloning_lab.machine.run_root)
+
+
+@pytest.mark.parametrize("crashes", [1, 2])
+async def test_start_boots_once_more_when_the_hypervisor_crashes(
+    cloning_lab: EngineLab, monkeypatch: pytest.MonkeyPatch, crashes: int
+) -> None:
+    cloning_lab.settings = cloning_lab.settings.model_copy(update={"templates": False})
+    async with cloning_lab.engine() as services:
+        assert cloning_lab.hypervisor is not None
+        create = cloning_lab.hypervisor.create
+        made: list[str] = []
+
+        async def create_and_crash(spec: VmSpec) -> Vm:
+            cloning_lab.machine.faults.silent_guest = len(made) < crashes
+            vm = await create(spec)
+            made.append(spec.id)
+            if len(made) <= crashes:
+                await cloning_lab.machine.fail(spec.id, "QEMU crashed (SIGSEGV)")
+            return vm
+
+        monkeypatch.setattr(cloning_lab.hypervisor, "create", create_and_crash)
+        if crashes == 1:
+            container = await launch(services, shell("exit 7"))
+            ended = await until_state(services, container.id, ContainerState.EXITED)
+            assert ended.exit_code == 7
+        else:
+            with pytest.raises(SlipwayError, match="SIGSEGV"):
+                await launch(services, shell("exit 7"))
+        assert len(made) == 2

@@ -81,6 +81,7 @@ def qemu_arguments(
     accelerator: str,
     descriptors: Descriptors,
     base_bytes: int | None = None,
+    tsc_khz: int | None = None,
 ) -> list[str]:
     """The whole command line.
 
@@ -91,6 +92,7 @@ def qemu_arguments(
         descriptors: What it inherits.
         base_bytes: Memory of the template, if the VM is a clone; then its disks are only made
             known as descriptors, since a device must not be there before the saved state is.
+        tsc_khz: What the guest is told of its time-stamp counter; None: it measures the rate.
     """
     is_clone = base_bytes is not None
     arguments = [
@@ -106,7 +108,7 @@ def qemu_arguments(
         *("-action", "reboot=shutdown,shutdown=pause,panic=pause"),
         *("-kernel", f"/proc/self/fd/{descriptors.kernel}"),
         *("-initrd", f"/proc/self/fd/{descriptors.initrd}"),
-        *("-append", _append(spec, descriptors)),
+        *("-append", _append(spec, descriptors, tsc_khz)),
         *_character_arguments(descriptors),
         *("-device", "pvpanic"),
         *("-object", "rng-builtin,id=rng"),
@@ -163,11 +165,18 @@ def _memory_arguments(
     )
 
 
-def _append(spec: VmSpec, descriptors: Descriptors) -> str:
+def _append(spec: VmSpec, descriptors: Descriptors, tsc_khz: int | None) -> str:
     words = [spec.cmdline, DEVICE_CMDLINE]
+    if tsc_khz is not None:
+        words.append(tsc_cmdline(tsc_khz))
     if descriptors.memory is not None:
         words.append(PLUGGABLE_CMDLINE)
     return " ".join(words).strip()
+
+
+def tsc_cmdline(tsc_khz: int) -> str:
+    """What tells Linux the rate of its time-stamp counter."""
+    return f"tsc_early_khz={tsc_khz}"
 
 
 def _character_arguments(descriptors: Descriptors) -> list[str]:

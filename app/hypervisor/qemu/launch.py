@@ -22,6 +22,7 @@ from app.hypervisor.qemu.process import VmProcess, spawn
 from app.hypervisor.qemu.rundir import ProcessRecord, RunDirectory
 from app.hypervisor.qemu.saved import SavedFiles
 from app.hypervisor.qemu.standin import open_stand_ins
+from app.hypervisor.qemu.tsc import host_tsc_khz
 
 STDERR_LIMIT_BYTES = 64 * 1024
 
@@ -138,6 +139,7 @@ class Launch:
                 accelerator=self._accelerator,
                 descriptors=descriptors,
                 base_bytes=self._base_bytes,
+                tsc_khz=host_tsc_khz() if self._accelerator == "tcg" else None,
             ),
             identity=self._identity,
             groups=kvm_groups(self._identity) if self._accelerator == "kvm" else [],

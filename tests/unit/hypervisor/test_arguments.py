@@ -146,3 +146,12 @@ def test_clone_has_the_devices_of_its_template_and_no_image_yet() -> None:
         assert values_of(clone, option) == values_of(template, option)
     assert not any("fdset/10" in value for value in clone)
     assert "fd=20,set=10,opaque=scratch" in values_of(clone, "-add-fd")
+
+
+def test_guest_is_told_the_rate_of_the_counter() -> None:
+    told = qemu_arguments(
+        "qemu", spec(), accelerator="tcg", descriptors=DESCRIPTORS, tsc_khz=2_596_136
+    )
+    assert "tsc_early_khz=2596136" in value_of(told, "-append").split()
+    alone = qemu_arguments("qemu", spec(), accelerator="tcg", descriptors=DESCRIPTORS)
+    assert "tsc_early_khz" not in value_of(alone, "-append")
