@@ -1,0 +1,24 @@
+"""The Docker Engine API as an ASGI application, never served on the dashboard's port."""
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from app.docker_api import containers, errors, images, networks, volumes
+from app.docker_api.versions import VersionMiddleware
+from app.services.bundle import Services
+
+
+def create_docker_app(services: Services) -> ASGIApp:
+    """Build the face over a running engine."""
+    app = FastAPI(
+        title="Docker Engine API of Slipway",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    for face in (containers, images, networks, volumes):
+        app.include_router(face.router)
+    errors.install(app)
+    return VersionMiddleware(app)

@@ -1,0 +1,5 @@
+"""/containers."""
+
+from fastapi import APIRouter
+
+router = APIRouter()

@@ -1,0 +1,5 @@
+"""/images."""
+
+from fastapi import APIRouter
+
+router = APIRouter()

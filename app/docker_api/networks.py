@@ -1,0 +1,5 @@
+"""/networks."""
+
+from fastapi import APIRouter
+
+router = APIRouter()

@@ -1,0 +1,5 @@
+"""/volumes."""
+
+from fastapi import APIRouter
+
+router = APIRouter()
