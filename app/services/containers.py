@@ -10,7 +10,8 @@ from app.core.errors import Conflict, InvalidArgument, NotFound
 from app.core.ids import new_container_id
 from app.domain import container as rules
 from app.domain.container import Container, ContainerState
-from app.domain.container_config import ContainerConfig, check_config, check_name, plan_process
+from app.domain.container_checks import check_config, check_name
+from app.domain.container_config import ContainerConfig, plan_process
 from app.domain.image import ImageConfig
 from app.domain.names import random_name
 from app.domain.signals import SIGKILL, signal_number

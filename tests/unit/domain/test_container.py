@@ -6,7 +6,8 @@ from app.core.errors import AlreadyInState, Conflict, InvalidFields
 from app.core.units import MIB
 from app.domain import container as rules
 from app.domain.container import Container, ContainerConfig, ContainerState
-from app.domain.container_config import check_config, check_name, plan_process
+from app.domain.container_checks import check_config, check_name
+from app.domain.container_config import plan_process
 from app.domain.image import ImageConfig
 from app.domain.restart import RestartPolicy, RestartPolicyName
 from app.domain.vm import BootStage

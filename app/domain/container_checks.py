@@ -1,0 +1,184 @@
+"""Whether what an operator asks for can be: every field on its own and together."""
+
+import re
+
+from app.core.errors import InvalidFields
+from app.core.units import MIB
+from app.domain.container_config import ContainerConfig
+from app.domain.container_options import RESOURCES, UNLIMITED
+from app.domain.restart import RestartPolicyName
+from app.domain.signals import signal_number
+
+MINIMUM_MEMORY_BYTES = 6 * MIB  # as Docker
+MAXIMUM_CPUS = 256
+NAME_PATTERN = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")  # moby, daemon/names
+LABEL_LIMIT_BYTES = 64 * 1024
+SHORTEST_HEALTH_NS = 1_000_000  # moby, runconfig, MinimumDuration
+_CPUSET = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
+ENV_LIMIT_BYTES = 96 * 1024  # argv and env together fit a request of 256 KiB
+
+
+def check_name(name: str) -> str:
+    """Return the name without Docker's leading slash.
+
+    Raises:
+        InvalidFields: It has other characters than Docker allows.
+    """
+    name = name.removeprefix("/")
+    if not NAME_PATTERN.fullmatch(name) or len(name) > 255:
+        raise InvalidFields(
+            {
+                "name": f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are "
+                "allowed, two characters or more"
+            }
+        )
+    return name
+
+
+def check_config(config: ContainerConfig) -> None:
+    """Check every field on its own and together.
+
+    Raises:
+        InvalidFields: One text for each faulty field.
+    """
+    faults: dict[str, str] = {}
+    for check in (_check_process, _check_health, _check_memory, _check_limits, _check_policy):
+        faults.update(check(config))
+    if faults:
+        raise InvalidFields(faults)
+
+
+def _check_words(config: ContainerConfig) -> dict[str, str]:
+    faults: dict[str, str] = {}
+    words = (*(config.command or ()), *(config.entrypoint or ()), *config.env)
+    if any("\0" in word for word in (*words, config.user, config.working_dir, config.hostname)):
+        faults["command"] = "Command, environment, user and directories can't contain NUL"
+    if sum(len(word.encode()) + 1 for word in words) > ENV_LIMIT_BYTES:
+        faults["env"] = "Command and environment together are longer than 96 KiB"
+    return faults
+
+
+def _check_process(config: ContainerConfig) -> dict[str, str]:
+    faults: dict[str, str] = {}
+    faults.update(_check_words(config))
+    for entry in config.env:
+        if not entry.partition("=")[0]:
+            faults["env"] = f"Environment entry {entry!r} has no name before '='"
+    if config.working_dir and not config.working_dir.startswith("/"):
+        faults["working_dir"] = (
+            f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute "
+            "path"
+        )
+    if config.hostname and not re.fullmatch(r"[a-zA-Z0-9]([a-zA-Z0-9.-]{0,62})", config.hostname):
+        faults["hostname"] = f"Host name {config.hostname!r} is not a valid name of 1 to 63 letters"
+    if config.stop_signal:
+        try:
+            signal_number(config.stop_signal)
+        except InvalidFields:
+            faults["stop_signal"] = f"Signal {config.stop_signal!r} is not known"
+    if sum(len(k) + len(v) for k, v in config.labels.items()) > LABEL_LIMIT_BYTES:
+        faults["labels"] = "Labels together are longer than 64 KiB"
+    if any(not key for key in config.labels):
+        faults["labels"] = "A label has no name"
+    return faults
+
+
+def _check_health(config: ContainerConfig) -> dict[str, str]:
+    health = config.healthcheck
+    if health is None:
+        return {}
+    durations_ns = {
+        "Interval": health.interval_ns,
+        "Timeout": health.timeout_ns,
+        "StartPeriod": health.start_period_ns,
+        "StartInterval": health.start_interval_ns,
+    }
+    for name, duration_ns in durations_ns.items():
+        if duration_ns and duration_ns < SHORTEST_HEALTH_NS:
+            return {"healthcheck": f"{name} in Healthcheck cannot be less than 1ms"}
+    if health.retries < 0:
+        return {"healthcheck": "Retries in Healthcheck cannot be negative"}
+    if health.test and health.test[0] not in {"NONE", "CMD", "CMD-SHELL"}:
+        return {"healthcheck": f"Unknown type {health.test[0]!r} of Healthcheck"}
+    return {}
+
+
+def _check_memory(config: ContainerConfig) -> dict[str, str]:
+    """Texts of moby, daemon/daemon_unix.go, verifyPlatformContainerResources."""
+    memory_bytes, both_bytes = config.memory_bytes, config.memory_swap_bytes
+    if memory_bytes and memory_bytes < MINIMUM_MEMORY_BYTES:
+        return {"memory_bytes": "Minimum memory limit allowed is 6MB"}
+    if both_bytes > 0 and not memory_bytes:
+        return {
+            "memory_swap_bytes": "You should always set the Memory limit when using Memoryswap "
+            "limit, see usage"
+        }
+    if 0 < both_bytes < memory_bytes:
+        return {
+            "memory_swap_bytes": "Minimum memoryswap limit should be larger than memory limit, "
+            "see usage"
+        }
+    reservation_bytes = config.memory_reservation_bytes
+    if reservation_bytes and reservation_bytes < MINIMUM_MEMORY_BYTES:
+        return {"memory_reservation_bytes": "Minimum memory reservation allowed is 6MB"}
+    if memory_bytes and reservation_bytes > memory_bytes:
+        return {
+            "memory_reservation_bytes": "Minimum memory limit can not be less than memory "
+            "reservation limit, see usage"
+        }
+    return {}
+
+
+def _check_limits(config: ContainerConfig) -> dict[str, str]:
+    faults: dict[str, str] = {}
+    if not 0 <= config.cpus <= MAXIMUM_CPUS:
+        faults["cpus"] = f"CPUs must lie between 0 (no limit) and {MAXIMUM_CPUS}"
+    faults.update(_check_cpu_tuning(config))
+    if config.pids_limit < 0:
+        faults["pids_limit"] = "The process limit can't be negative"
+    if config.stop_timeout_s is not None and config.stop_timeout_s < 0:
+        faults["stop_timeout_s"] = "The stop timeout can't be negative"
+    if config.shm_bytes < 0:
+        faults["shm_bytes"] = "SHM size can not be less than 0"
+    if not -1000 <= config.oom_score_adj <= 1000:
+        faults["oom_score_adj"] = (
+            f"Invalid value {config.oom_score_adj}, range for oom score adj is [-1000, 1000]"
+        )
+    for limit in config.ulimits:
+        if limit.name not in RESOURCES:
+            faults["ulimits"] = f"invalid ulimit type: {limit.name}"
+        elif limit.soft > limit.hard != UNLIMITED or (limit.soft == UNLIMITED != limit.hard):
+            faults["ulimits"] = (
+                f"ulimit soft limit must be less than or equal to hard limit: "
+                f"{limit.soft} > {limit.hard}"
+            )
+    return faults
+
+
+def _check_cpu_tuning(config: ContainerConfig) -> dict[str, str]:
+    tuning = config.cpu_tuning
+    if config.cpus and (tuning.period_us or tuning.quota_us):
+        other = "Period" if tuning.period_us else "Quota"
+        return {"cpus": f"Conflicting options: Nano CPUs and CPU {other} cannot both be set"}
+    if tuning.period_us and not 1000 <= tuning.period_us <= 1_000_000:
+        return {
+            "cpu_period_us": "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than "
+            "1s (i.e. 1000000)"
+        }
+    if 0 < tuning.quota_us < 1000:
+        return {"cpu_quota_us": "CPU cfs quota can not be less than 1ms (i.e. 1000)"}
+    for name, text in (("cpus", tuning.cpuset_cpus), ("mems", tuning.cpuset_mems)):
+        if text and not _CPUSET.fullmatch(text):
+            return {f"cpuset_{name}": f"Invalid value {text} for cpuset {name}"}
+    return {}
+
+
+def _check_policy(config: ContainerConfig) -> dict[str, str]:
+    policy = config.restart_policy
+    if policy.maximum_retries < 0:
+        return {"restart_policy": "The retry count can't be negative"}
+    if policy.maximum_retries and policy.name is not RestartPolicyName.ON_FAILURE:
+        return {"restart_policy": f"Policy {policy.name} takes no retry count"}
+    if config.auto_remove and policy.name is not RestartPolicyName.NO:
+        return {"auto_remove": "Can't remove the container at its end and restart it as well"}
+    return {}
