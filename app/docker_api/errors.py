@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from app.core import errors
+from app.domain.container import IsPaused, NotRunning
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,10 @@ def status_of(error: errors.SlipwayError) -> HTTPStatus:
 
 def text_of(error: errors.SlipwayError) -> str:
     """What the client shows."""
+    if isinstance(error, NotRunning):
+        return f"container {error.container_id} is not running"
+    if isinstance(error, IsPaused):
+        return f"Container {error.container_name} is paused, unpause the container before exec"
     if error.advice and isinstance(error, _WITH_ADVICE):
         return f"{error.message}. {error.advice}"
     return error.message
