@@ -3,7 +3,8 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from app.core.errors import Conflict, InvalidArgument, NotFound
@@ -19,6 +20,8 @@ from app.domain.sizing import LaunchPlan
 from app.oci.store import ImageStore
 from app.services.admission import Admission
 from app.services.console import ConsoleArchive, read_console
+from app.services.exits import WaitCondition, is_met
+from app.services.guest_spec import seccomp_program
 from app.services.registry import ContainerRegistry, Happening
 from app.services.supervisor import Supervisor
 from app.storage.scratch import ScratchDisks
@@ -109,6 +112,7 @@ class ContainerService:
             Conflict: The name is taken.
         """
         check_config(config)
+        seccomp_program(config)  # and with it the names of capabilities
         chosen = check_name(name) if name else None
         # The lease keeps the image until the record refers to it.
         async with self._images.lease(config.image) as image:
@@ -297,12 +301,20 @@ class ContainerService:
 
     async def wait(self, reference: str) -> int:
         """Wait, without a deadline, until it does not run; returns its exit code at once if so."""
+        async with self.waiting(reference) as exit_code:
+            return await exit_code
+
+    @asynccontextmanager
+    async def waiting(
+        self, reference: str, condition: WaitCondition = WaitCondition.NOT_RUNNING
+    ) -> AsyncIterator[Awaitable[int]]:
+        """Its exit code once the condition is met; from entering on no end is missed."""
         container = await self.get(reference)
-        life = self.supervisor.life(container.id)
-        if life is not None:
-            await life.finished.wait()
-            return life.exit_code
-        return container.exit_code
+        async with self._registry.exits.expect(container, condition) as exit_code:
+            container = await self.get(container.id)
+            if is_met(container, condition) and not exit_code.done():
+                exit_code.set_result(container.exit_code)
+            yield exit_code
 
     async def remove(self, reference: str, *, force: bool = False, initiator: str) -> None:
         """Remove the container with its scratch disk and console; its log stays until retention.

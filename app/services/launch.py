@@ -19,14 +19,13 @@ from app.domain.container_config import ProcessPlan, plan_process
 from app.domain.image import Image
 from app.domain.sizing import BASE_MEMORY_BYTES, VmSize
 from app.domain.vm import StartPath
-from app.guest.agent_types import ContainerSpec, GuestFile, Limits, ProcessSpec
-from app.guest.capabilities import capability_mask, capability_names
+from app.guest.agent_types import ContainerSpec
 from app.guest.image import GuestImage
-from app.guest.seccomp import compile_profile, default_profile
 from app.hypervisor.port import DiskSpec, Hypervisor, Vm, VmSpec
 from app.oci.store import ImageStore
 from app.services.admission import Admission
-from app.services.run import OUTPUT_STREAM_ID, STDIN_STREAM_ID, Run
+from app.services.guest_spec import describe_container
+from app.services.run import Run
 from app.services.templates import TemplateShelf
 from app.storage.scratch import ScratchDisks
 
@@ -37,29 +36,6 @@ CONTAINER_LABEL = "container"
 ENTROPY_BYTES = 64
 # At a time, for each CPU: a QEMU that gets none misses the deadlines of its start.
 VMS_COMING_UP_PER_CPU = 2
-CPU_PERIOD_US = 100_000
-SHM_BYTES = 64 * 1024 * 1024  # Docker's default
-# Docker's defaults (moby, oci/defaults.go): what a container must not see or change in /proc, /sys.
-MASKED_PATHS = (
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-)
-READ_ONLY_PATHS = (
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-)
 
 
 @dataclass(frozen=True)
@@ -192,40 +168,15 @@ class Launcher:
             run.note_stage("memory", time.monotonic() - began_s)
 
     def _describe(self, blueprint: Blueprint) -> ContainerSpec:
-        config = blueprint.container.config
-        names = capability_names(config.cap_add, config.cap_drop)
-        quota = blueprint.size.cpu_quota
-        return ContainerSpec(
+        return describe_container(
+            blueprint.container.config,
+            blueprint.plan,
             container_id=blueprint.container.id,
             hostname=blueprint.hostname,
             layers=tuple(map(_layer_serial, range(len(blueprint.image.mounted_diff_ids)))),
             scratch=SCRATCH_SERIAL,
             spill_bytes=self._spill_bytes,
-            read_only_root=config.read_only_root,
-            init=config.init,
-            limits=Limits(
-                memory_max_bytes=blueprint.size.container_limit_bytes,
-                memory_swap_max_bytes=0,
-                cpu_quota_us=None if quota is None else int(quota * CPU_PERIOD_US),
-                cpu_period_us=None if quota is None else CPU_PERIOD_US,
-                pids_max=config.pids_limit or None,
-            ),
-            seccomp=compile_profile(default_profile(), names),
-            masked_paths=MASKED_PATHS,
-            read_only_paths=READ_ONLY_PATHS,
-            shm_bytes=SHM_BYTES,
-            files=_network_files(blueprint.hostname),
-            process=ProcessSpec(
-                args=blueprint.plan.args,
-                env=blueprint.plan.env,
-                cwd=blueprint.plan.working_dir,
-                user=blueprint.plan.user,
-                tty=config.tty,
-                stdin_stream=STDIN_STREAM_ID if config.stdin_open else 0,
-                output_stream=OUTPUT_STREAM_ID,
-                capabilities=capability_mask(names),
-                no_new_privileges=config.no_new_privileges,
-            ),
+            size=blueprint.size,
         )
 
 
@@ -251,13 +202,3 @@ async def _memory_online(run: Run, *, is_needed: bool) -> AsyncIterator[None]:
 
 def _layer_serial(position: int) -> str:
     return f"layer-{position}"
-
-
-def _network_files(hostname: str) -> tuple[GuestFile, ...]:
-    """What Docker writes into a container without a network."""
-    hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-    return (
-        GuestFile("/etc/hostname", f"{hostname}\n".encode(), 0o644),
-        GuestFile("/etc/hosts", hosts.encode(), 0o644),
-        GuestFile("/etc/resolv.conf", b"", 0o644),
-    )

@@ -13,7 +13,9 @@ from app.db.repositories.containers import ContainerRepository
 from app.db.repositories.events import EventRepository
 from app.domain.container import Container
 from app.domain.event import Event, EventType
+from app.domain.health import Health
 from app.services.events import EventService
+from app.services.exits import ExitBoard
 from app.services.feed import ChangeFeed
 from app.storage.ballast import Ballast
 
@@ -82,6 +84,17 @@ class ContainerRegistry:
         self._events = events
         self._feed = feed
         self._conditions: dict[str, Condition] = {}
+        self._health: dict[str, Health] = {}
+        self.exits = ExitBoard()
+
+    def set_health(self, container_id: str, health: Health) -> None:
+        """Remember what a container's check found, for as long as engine and container last."""
+        self._health[container_id] = health
+        self._feed.container_changed(container_id)
+
+    def health(self, container_id: str) -> Health | None:
+        """What its check found last."""
+        return self._health.get(container_id)
 
     def set_condition(self, container_id: str, change: Callable[[Condition], Condition]) -> None:
         """Change a container's Condition and tell viewers; ALL_WELL is forgotten."""
@@ -96,7 +109,9 @@ class ContainerRegistry:
         self._conditions.pop(container_id, None)
 
     def _shown(self, container: Container) -> Container:
-        return self._conditions.get(container.id, ALL_WELL).laid_over(container)
+        shown = self._conditions.get(container.id, ALL_WELL).laid_over(container)
+        health = self._health.get(container.id)
+        return replace(shown, health=health) if health is not None else shown
 
     async def list(self) -> Sequence[Container]:
         """All, newest first."""
@@ -149,6 +164,7 @@ class ContainerRegistry:
             return before, after
 
         before, after = await self._ballast.try_twice(write)
+        self.exits.changed(before, after)
         self._announce(after, vm_id=after.vm_id or before.vm_id, journal=happening is not None)
         return self._shown(after)
 
@@ -161,6 +177,8 @@ class ContainerRegistry:
                 await EventRepository(session).append(happening.event(container))
 
         await self._ballast.try_twice(write)
+        self._health.pop(container.id, None)
+        self.exits.removed(container)
         self._announce(container)
 
     def _announce(
