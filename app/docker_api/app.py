@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from app.docker_api import containers, errors, images, networks, volumes
+from app.docker_api import absent, containers, errors, images, networks, system, volumes
 from app.docker_api.versions import VersionMiddleware
 from app.services.bundle import Services
 
@@ -18,7 +18,7 @@ def create_docker_app(services: Services) -> ASGIApp:
         redirect_slashes=False,
     )
     app.state.services = services
-    for face in (containers, images, networks, volumes):
+    for face in (system, containers, images, networks, volumes, absent):
         app.include_router(face.router)
     errors.install(app)
     return VersionMiddleware(app)

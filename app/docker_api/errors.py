@@ -80,7 +80,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(errors.SlipwayError)
     async def ours(request: Request, error: errors.SlipwayError) -> Response:
         answer = respond(error)
-        if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        if answer.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
             logger.error("%s %s: %s", request.method, request.url.path, error.message)
         return answer
 

@@ -1,0 +1,16 @@
+"""Times in Docker's form."""
+
+from datetime import UTC, datetime
+
+ZERO_TIME = "0001-01-01T00:00:00Z"  # Go's zero time: "never"
+NS_PER_S = 1_000_000_000
+
+
+def iso_time(time_ns: int | None) -> str:
+    """RFC 3339 with nanoseconds, without trailing zeros as Go writes it; None is Go's zero."""
+    if time_ns is None:
+        return ZERO_TIME
+    seconds, fraction = divmod(time_ns, NS_PER_S)
+    whole = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    digits = f"{fraction:09}".rstrip("0")
+    return f"{whole}.{digits}Z" if digits else f"{whole}Z"
