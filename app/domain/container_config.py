@@ -117,11 +117,7 @@ def plan_process(config: ContainerConfig, image: ImageConfig, *, hostname: str) 
     Raises:
         InvalidFields: Neither names a command.
     """
-    if config.entrypoint is not None:
-        entrypoint, command = config.entrypoint, config.command or ()
-    else:
-        entrypoint = image.entrypoint
-        command = image.cmd if config.command is None else config.command
+    entrypoint, command = merge_command(config, image)
     args = (*entrypoint, *command)
     if not args:
         raise InvalidFields({"command": f"No command: image {config.image} names none"})
@@ -132,6 +128,15 @@ def plan_process(config: ContainerConfig, image: ImageConfig, *, hostname: str) 
         working_dir=config.working_dir or image.working_dir or "/",
         stop_signal=signal_number(config.stop_signal or image.stop_signal or "SIGTERM"),
     )
+
+
+def merge_command(
+    config: ContainerConfig, image: ImageConfig
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Entrypoint and command: the operator's, or else the image's."""
+    if config.entrypoint is not None:
+        return config.entrypoint, config.command or ()
+    return image.entrypoint, image.cmd if config.command is None else config.command
 
 
 def _merge_env(config: ContainerConfig, image: ImageConfig, hostname: str) -> tuple[str, ...]:
