@@ -37,6 +37,7 @@ from app.services.residency import ResidencySampler
 from app.services.stats import StatsService
 from app.services.supervisor import Supervisor
 from app.services.templates import TemplateShelf, TemplateView
+from app.services.upkeep import UpkeepService
 from app.settings import Settings
 from app.storage.ballast import Ballast
 from app.storage.scratch import ScratchDisks
@@ -133,16 +134,18 @@ def _assemble(
     supervisor = Supervisor(parts, remove_ended=containers.remove_ended)
     containers.bind(supervisor)
     reclaim = CacheReclaim(supervisor.reclaim_cache) if settings.reclaim_idle_cache else None
+    images = ImageService(stores.images, registry, events, feed, stores.ballast)
     services = Services(
         containers=containers,
         exec=ExecService(registry, stores.images, supervisor),
-        images=ImageService(stores.images, registry, events, feed, stores.ballast),
+        images=images,
         logs=LogService(stores.log_store, hub, containers),
         events=events,
         hosts=_make_hosts(
             settings, machine, stores, facts, accelerator, registry, supervisor, templates
         ),
         stats=StatsService(supervisor.samplers, cache_reclaim=reclaim),
+        upkeep=UpkeepService(containers, images, events),
         accounts=AccountService(stores.database),
         feed=feed,
     )

@@ -11,6 +11,7 @@ from app.services.hosts import HostService
 from app.services.images import ImageService
 from app.services.logs import LogService
 from app.services.stats import StatsService
+from app.services.upkeep import UpkeepService
 
 
 @dataclass(frozen=True)
@@ -24,5 +25,6 @@ class Services:
     events: EventService
     hosts: HostService
     stats: StatsService
+    upkeep: UpkeepService
     accounts: AccountService
     feed: ChangeFeed

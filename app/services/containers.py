@@ -3,12 +3,13 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
-from app.core.errors import Conflict, InvalidArgument, NotFound
+from app.core.errors import AlreadyInState, Conflict, InvalidArgument, NotFound
 from app.core.ids import new_container_id
+from app.core.units import MIB
 from app.domain import container as rules
 from app.domain.container import Container, ContainerState
 from app.domain.container_checks import check_config, check_name
@@ -21,7 +22,7 @@ from app.oci.store import ImageStore
 from app.services.admission import Admission
 from app.services.console import ConsoleArchive, read_console
 from app.services.exits import WaitCondition, is_met
-from app.services.guest_spec import seccomp_program
+from app.services.guest_spec import changed_limits, seccomp_program
 from app.services.registry import ContainerRegistry, Happening
 from app.services.supervisor import Supervisor
 from app.storage.scratch import ScratchDisks
@@ -164,14 +165,22 @@ class ContainerService:
         """Run a command to its end even if its caller goes away."""
         await asyncio.shield(self.supervisor.spawn(work))
 
-    async def stop(self, reference: str, *, timeout_s: int | None = None, initiator: str) -> None:
-        """Stop signal, then SIGKILL after the grace; returns when it has ended.
+    async def stop(
+        self,
+        reference: str,
+        *,
+        timeout_s: int | None = None,
+        signal: str = "",
+        initiator: str,
+    ) -> None:
+        """Stop signal (its own, or `signal`), then SIGKILL after the grace; returns at its end.
 
         Raises:
             AlreadyInState: It does not run.
+            InvalidFields: Linux has no such signal.
         """
         container = await self.get(reference)
-        number = self._stop_signal(container)
+        number = signal_number(signal) if signal else self._stop_signal(container)
         await self._carry_out(self._end(container, number, timeout_s, initiator, "stop"))
 
     async def _end(
@@ -219,12 +228,20 @@ class ContainerService:
         await self.supervisor.run_of(container).agent.signal(container.id, number)
 
     async def restart(
-        self, reference: str, *, timeout_s: int | None = None, initiator: str
+        self,
+        reference: str,
+        *,
+        timeout_s: int | None = None,
+        signal: str = "",
+        initiator: str,
     ) -> None:
         """Stop if it runs, then start."""
         container = await self.get(reference)
         if container.is_live or container.state is ContainerState.RESTARTING:
-            await self.stop(container.id, timeout_s=timeout_s, initiator=initiator)
+            with suppress(AlreadyInState):  # it ended by itself just now
+                await self.stop(
+                    container.id, timeout_s=timeout_s, signal=signal, initiator=initiator
+                )
         await self.start(container.id, initiator=initiator)
 
     async def pause(self, reference: str, *, initiator: str) -> None:
@@ -315,6 +332,52 @@ class ContainerService:
             if is_met(container, condition) and not exit_code.done():
                 exit_code.set_result(container.exit_code)
             yield exit_code
+
+    async def update(
+        self,
+        reference: str,
+        change: Callable[[ContainerConfig], ContainerConfig],
+        *,
+        initiator: str,
+    ) -> Container:
+        """Change limits or the restart policy; of a container that runs, its limits at once.
+
+        Args:
+            reference: Which container.
+            change: Gives the new configuration.
+            initiator: Who asks.
+
+        Raises:
+            InvalidFields: The new configuration can't be.
+            Conflict: It runs, and its VM is too small for the new limits.
+        """
+        container = await self.get(reference)
+        check_config(change(container.config))
+        if container.state in {ContainerState.RUNNING, ContainerState.PAUSED}:
+            await self._apply_limits(container, change(container.config))
+        return await self._registry.update(
+            container.id,
+            lambda before: replace(before, config=change(before.config)),
+            Happening("update", initiator),
+        )
+
+    async def _apply_limits(self, container: Container, config: ContainerConfig) -> None:
+        run = self.supervisor.run_of(container)
+        layer_count = len(self._images.get(container.image_id).mounted_diff_ids)
+        size = self._admission.size(config, layer_count=layer_count)
+        if size.memory_bytes > run.vm.spec.memory_bytes or size.vcpus > run.vm.spec.vcpus:
+            raise Conflict(
+                f"Cannot update container {container.id}: its virtual machine has "
+                f"{run.vm.spec.memory_bytes // MIB} MiB and {run.vm.spec.vcpus} CPUs, too few for "
+                "the new limits; stop the container first"
+            )
+        await run.agent.update(container.id, changed_limits(config, size))
+
+    async def scratch_bytes(self, container: Container) -> int:
+        """What its scratch disk takes on the host; 0 before its first start."""
+        with suppress(NotFound):
+            return await self._scratch.used_bytes(container.id)
+        return 0
 
     async def remove(self, reference: str, *, force: bool = False, initiator: str) -> None:
         """Remove the container with its scratch disk and console; its log stays until retention.

@@ -40,6 +40,14 @@ class ImageService:
         """
         return self._store.get(reference)
 
+    def find(self, reference: str) -> Image:
+        """The same for those who ask often.
+
+        Raises:
+            NotFound: No such image.
+        """
+        return self._store.get(reference)
+
     async def import_stream(
         self,
         chunks: AsyncIterator[bytes],
