@@ -3,7 +3,17 @@
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from app.docker_api import absent, containers, errors, images, networks, system, volumes
+from app.docker_api import (
+    absent,
+    container_logs,
+    container_wait,
+    containers,
+    errors,
+    images,
+    networks,
+    system,
+    volumes,
+)
 from app.docker_api.versions import VersionMiddleware
 from app.services.bundle import Services
 
@@ -18,7 +28,16 @@ def create_docker_app(services: Services) -> ASGIApp:
         redirect_slashes=False,
     )
     app.state.services = services
-    for face in (system, containers, images, networks, volumes, absent):
+    for face in (
+        system,
+        container_logs,
+        container_wait,
+        containers,
+        images,
+        networks,
+        volumes,
+        absent,
+    ):
         app.include_router(face.router)
     errors.install(app)
     return VersionMiddleware(app)

@@ -14,3 +14,10 @@ def iso_time(time_ns: int | None) -> str:
     whole = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     digits = f"{fraction:09}".rstrip("0")
     return f"{whole}.{digits}Z" if digits else f"{whole}Z"
+
+
+def log_time(time_ns: int) -> str:
+    """The same with all nine digits, as log lines are marked."""
+    seconds, fraction = divmod(time_ns, NS_PER_S)
+    whole = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{whole}.{fraction:09}Z"
