@@ -30,6 +30,7 @@ from app.services.feed import ChangeFeed
 from app.services.hosts import HostFacts, HostService, read_host_facts
 from app.services.images import ImageService
 from app.services.launch import Launcher
+from app.services.limits import LimitService
 from app.services.logs import LogService
 from app.services.parts import EngineParts
 from app.services.registry import ContainerRegistry
@@ -144,6 +145,7 @@ def _assemble(
         hosts=_make_hosts(
             settings, machine, stores, facts, accelerator, registry, supervisor, templates
         ),
+        limits=LimitService(registry, stores.images, admission, supervisor),
         stats=StatsService(supervisor.samplers, cache_reclaim=reclaim),
         upkeep=UpkeepService(containers, images, events),
         accounts=AccountService(stores.database),

@@ -6,6 +6,8 @@ from starlette.types import ASGIApp
 from app.docker_api import (
     absent,
     container_logs,
+    container_stats,
+    container_upkeep,
     container_wait,
     containers,
     errors,
@@ -31,6 +33,8 @@ def create_docker_app(services: Services) -> ASGIApp:
     for face in (
         system,
         container_logs,
+        container_stats,
+        container_upkeep,
         container_wait,
         containers,
         images,

@@ -9,6 +9,7 @@ from app.services.exec import ExecService
 from app.services.feed import ChangeFeed
 from app.services.hosts import HostService
 from app.services.images import ImageService
+from app.services.limits import LimitService
 from app.services.logs import LogService
 from app.services.stats import StatsService
 from app.services.upkeep import UpkeepService
@@ -24,6 +25,7 @@ class Services:
     logs: LogService
     events: EventService
     hosts: HostService
+    limits: LimitService
     stats: StatsService
     upkeep: UpkeepService
     accounts: AccountService

@@ -3,13 +3,12 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 from app.core.errors import AlreadyInState, Conflict, InvalidArgument, NotFound
 from app.core.ids import new_container_id
-from app.core.units import MIB
 from app.domain import container as rules
 from app.domain.container import Container, ContainerState
 from app.domain.container_checks import check_config, check_name
@@ -22,7 +21,7 @@ from app.oci.store import ImageStore
 from app.services.admission import Admission
 from app.services.console import ConsoleArchive, read_console
 from app.services.exits import WaitCondition, is_met
-from app.services.guest_spec import changed_limits, seccomp_program
+from app.services.guest_spec import seccomp_program
 from app.services.registry import ContainerRegistry, Happening
 from app.services.supervisor import Supervisor
 from app.storage.scratch import ScratchDisks
@@ -332,46 +331,6 @@ class ContainerService:
             if is_met(container, condition) and not exit_code.done():
                 exit_code.set_result(container.exit_code)
             yield exit_code
-
-    async def update(
-        self,
-        reference: str,
-        change: Callable[[ContainerConfig], ContainerConfig],
-        *,
-        initiator: str,
-    ) -> Container:
-        """Change limits or the restart policy; of a container that runs, its limits at once.
-
-        Args:
-            reference: Which container.
-            change: Gives the new configuration.
-            initiator: Who asks.
-
-        Raises:
-            InvalidFields: The new configuration can't be.
-            Conflict: It runs, and its VM is too small for the new limits.
-        """
-        container = await self.get(reference)
-        check_config(change(container.config))
-        if container.state in {ContainerState.RUNNING, ContainerState.PAUSED}:
-            await self._apply_limits(container, change(container.config))
-        return await self._registry.update(
-            container.id,
-            lambda before: replace(before, config=change(before.config)),
-            Happening("update", initiator),
-        )
-
-    async def _apply_limits(self, container: Container, config: ContainerConfig) -> None:
-        run = self.supervisor.run_of(container)
-        layer_count = len(self._images.get(container.image_id).mounted_diff_ids)
-        size = self._admission.size(config, layer_count=layer_count)
-        if size.memory_bytes > run.vm.spec.memory_bytes or size.vcpus > run.vm.spec.vcpus:
-            raise Conflict(
-                f"Cannot update container {container.id}: its virtual machine has "
-                f"{run.vm.spec.memory_bytes // MIB} MiB and {run.vm.spec.vcpus} CPUs, too few for "
-                "the new limits; stop the container first"
-            )
-        await run.agent.update(container.id, changed_limits(config, size))
 
     async def scratch_bytes(self, container: Container) -> int:
         """What its scratch disk takes on the host; 0 before its first start."""
