@@ -88,11 +88,15 @@ class RootfsOptions:
     Attributes:
         created: Recorded creation time, or None for none.
         architecture: In Go's spelling.
+        comment: For the image's history.
+        is_forced: The upload is a root filesystem, even if it looks like an image archive.
     """
 
     config: ImageConfig
     created: datetime | None
     architecture: str
+    comment: str = ""
+    is_forced: bool = False
 
 
 class Importer:
@@ -144,6 +148,8 @@ class Importer:
             reserve_bytes=self._limits.reserve_bytes,
             on_bytes=lambda count: self._tell(ImportStage.RECEIVING, "", count, None),
         )
+        if options.is_forced:
+            return [await self._prepare_rootfs(upload, options)]
         index = await self._run(
             lambda token: self._open(upload, token), upload.size_bytes, "reading"
         )
@@ -277,6 +283,7 @@ class Importer:
             created=options.created,
             architecture=options.architecture,
             diff_ids=[scanned.diff_id],
+            comment=options.comment,
         )
         document = parse_image_document(config, what="image")
         return PreparedImage((), document, config, _manifest_for(config, [layer]), (layer,))

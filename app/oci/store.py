@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import platform
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from app.core.errors import CorruptData, InvalidArgument
 from app.domain.image import (
@@ -22,12 +22,13 @@ from app.domain.image import (
 from app.domain.reference import Digest, Reference
 from app.oci.catalog import Catalog
 from app.oci.compression import SNIFF_BYTES, detect_compression
-from app.oci.config import Descriptor
+from app.oci.config import Descriptor, parse_object
 from app.oci.conversion import convert_layer, scan_layer
 from app.oci.importer import Importer, PreparedImage, RootfsOptions, step_timeout_s
 from app.oci.layer_disks import LayerDisks
-from app.oci.layout import Layout
+from app.oci.layout import Layout, StoredImage
 from app.oci.limits import ImportLimits
+from app.oci.saving import save_archive
 from app.oci.streams import CancelToken, FileRange
 from app.oci.work import Workers, disk_error, settle
 
@@ -39,6 +40,26 @@ _GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 def host_architecture() -> str:
     """This machine in Go's spelling, as images name platforms."""
     return _GO_ARCHITECTURES.get(platform.machine(), platform.machine())
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """An image's configuration as JSON.
+
+    Attributes:
+        layer_sizes_bytes: Uncompressed, lowest first.
+    """
+
+    json: dict[str, Any]
+    layer_sizes_bytes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SavedImage:
+    """An image to save, and the names to save it by."""
+
+    image: Image
+    references: tuple[Reference, ...]
 
 
 class ImageStore:
@@ -100,6 +121,8 @@ class ImageStore:
         progress: Callable[[ImportProgress], None] | None = None,
         config: ImageConfig | None = None,
         created: datetime | None = None,
+        comment: str = "",
+        as_rootfs: bool = False,
     ) -> list[Image]:
         """Import an archive of any size; memory use doesn't depend on it.
 
@@ -114,6 +137,8 @@ class ImageStore:
             progress: Called in the event loop; must not block.
             config: For a root filesystem; by default none.
             created: For a root filesystem; by default now.
+            comment: For a root filesystem's history.
+            as_rootfs: It is a root filesystem, whatever it looks like.
 
         Returns:
             The images of the archive, those that were there before included.
@@ -129,7 +154,11 @@ class ImageStore:
         if name is not None and name.digest is not None:
             raise InvalidArgument("an import can't be given a digest", field="reference")
         options = RootfsOptions(
-            config or ImageConfig(), created or datetime.now(UTC), host_architecture()
+            config or ImageConfig(),
+            created or datetime.now(UTC),
+            host_architecture(),
+            comment=comment,
+            is_forced=as_rootfs,
         )
         return await self._import(chunks, name, options, progress or _ignore)
 
@@ -231,9 +260,7 @@ class ImageStore:
             CorruptData: A blob is lost or damaged.
             ResourceExhausted: The disk is full.
         """
-        stored = self._catalog.stored(image.id)
-        if stored is None:
-            raise ImageNotFound(image.display_name if image.references else image.short_id)
+        stored = self._stored(image)
         blobs = dict(zip(stored.image.diff_ids, stored.layers, strict=True))
         return tuple(
             [
@@ -276,6 +303,37 @@ class ImageStore:
                     advice="Check the disk; remove the image and import it again.",
                 )
             convert_layer(file, scanned, compression, target, what=what, token=token)
+
+    async def document(self, image: Image) -> StoredDocument:
+        """The image's configuration as it was written, with the sizes of its layers.
+
+        Raises:
+            ImageNotFound: The image is gone.
+            CorruptData: Its file is damaged.
+        """
+        stored = self._stored(image)
+        data = await asyncio.to_thread(self._layout.read_blob, stored.config)
+        document = parse_object(data, what=f"image {image.short_id}")
+        return StoredDocument(document, stored.layer_sizes_bytes)
+
+    @contextlib.asynccontextmanager
+    async def saving(self, wanted: Sequence[SavedImage]) -> AsyncIterator[AsyncIterator[bytes]]:
+        """An archive of images, as `docker save` writes it; their data is kept meanwhile.
+
+        Raises:
+            ImageNotFound: One is gone.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            for item in wanted:
+                await stack.enter_async_context(self.lease(item.image.id))
+            stored = [(self._stored(item.image), item.references) for item in wanted]
+            yield save_archive(self._layout, stored)
+
+    def _stored(self, image: Image) -> StoredImage:
+        stored = self._catalog.stored(image.id)
+        if stored is None:
+            raise ImageNotFound(image.display_name if image.references else image.short_id)
+        return stored
 
     async def used_bytes(self) -> int:
         """Disk space of all images."""
