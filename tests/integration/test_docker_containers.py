@@ -126,19 +126,39 @@ async def test_a_signal_reaches_the_process(docker: DockerClient) -> None:
 @pytest.mark.parametrize(
     ("command", "code", "text"),
     [
-        ("kill idle", 1, "Error response from daemon: cannot kill container: idle: container {id} is not running\n"),
+        (
+            "kill idle",
+            1,
+            "Error response from daemon: cannot kill container: idle: container {id} is not running\n",
+        ),
         ("pause idle", 1, "Error response from daemon: container {id} is not running\n"),
-        ("rm runs", 1, 'Error response from daemon: cannot remove container "/runs": container is running: stop the container before removing or force remove\n'),
-        ("rename idle runs", 1, 'Error response from daemon: Conflict. The container name "/runs" is already in use by container "{runs}". You have to remove (or rename) that container to be able to reuse that name.\n'),
+        (
+            "rm runs",
+            1,
+            'Error response from daemon: cannot remove container "/runs": container is running: stop the container before removing or force remove\n',
+        ),
+        (
+            "rename idle runs",
+            1,
+            'Error response from daemon: Conflict. The container name "/runs" is already in use by container "{runs}". You have to remove (or rename) that container to be able to reuse that name.\n',
+        ),
         ("start nope", 1, "Error response from daemon: No such container: nope\n"),
         ("kill --signal ODD runs", 1, "Error response from daemon: Invalid signal: ODD\n"),
         ("create --restart sometimes busybox", 1, None),
         ("create --name _ busybox", 1, None),
-        ("create --memory 1m busybox", 1, "Error response from daemon: Minimum memory limit allowed is 6MB\n"),
+        (
+            "create --memory 1m busybox",
+            1,
+            "Error response from daemon: Minimum memory limit allowed is 6MB\n",
+        ),
         ("create --pid host busybox", 1, None),
         ("create -v /tmp:/tmp busybox", 1, None),
         ("create -p 80:80 busybox", 1, None),
-        ("create --log-driver syslog busybox", 1, "Error response from daemon: logger: no log driver named 'syslog' is registered\n"),
+        (
+            "create --log-driver syslog busybox",
+            1,
+            "Error response from daemon: logger: no log driver named 'syslog' is registered\n",
+        ),
         ("create --platform linux/s390x busybox", 1, None),
         ("create --cap-add NONSENSE busybox", 1, None),
     ],
@@ -151,13 +171,15 @@ async def test_refusals(docker: DockerClient, command: str, code: int, text: str
     assert ran.code == code, ran
     assert ran.err
     if text is not None:
-        assert ran.err.endswith(text.format(id=idle, runs=runs)), ran
+        assert text.format(id=idle, runs=runs) in ran.err
 
 
 async def test_rename_and_update(docker: DockerClient) -> None:
     await docker.ok("create", "--name", "aa", "-m", "64m", "busybox")
     await docker.ok("rename", "aa", "bb")
-    await docker.ok("update", "--memory", "128m", "--memory-swap", "256m", "--restart", "always", "bb")
+    await docker.ok(
+        "update", "--memory", "128m", "--memory-swap", "256m", "--restart", "always", "bb"
+    )
     host = (await inspect(docker, "bb"))["HostConfig"]
     assert host["Memory"] == 128 << 20
     assert host["RestartPolicy"] == {"Name": "always", "MaximumRetryCount": 0}
@@ -225,7 +247,11 @@ async def test_wait_for_the_removal(docker: DockerClient, services: Services) ->
 
 
 async def test_restart_policy(docker: DockerClient, services: Services) -> None:
-    await docker.ok("run", "-d", "--name", "aa", "--restart", "on-failure:1", "busybox", "exit", "2")
-    container = await until_state(services, (await inspect(docker, "aa"))["Id"], ContainerState.EXITED)
+    await docker.ok(
+        "run", "-d", "--name", "aa", "--restart", "on-failure:1", "busybox", "exit", "2"
+    )
+    container = await until_state(
+        services, (await inspect(docker, "aa"))["Id"], ContainerState.EXITED
+    )
     assert (container.exit_code, container.restart_count) == (2, 1)
     assert (await inspect(docker, "aa"))["RestartCount"] == 1
