@@ -27,6 +27,7 @@ from app.services.containers import ContainerService
 from app.services.events import EventService
 from app.services.exec import ExecService
 from app.services.feed import ChangeFeed
+from app.services.health import HealthService
 from app.services.hosts import HostFacts, HostService, read_host_facts
 from app.services.images import ImageService
 from app.services.launch import Launcher
@@ -136,15 +137,17 @@ def _assemble(
     containers.bind(supervisor)
     reclaim = CacheReclaim(supervisor.reclaim_cache) if settings.reclaim_idle_cache else None
     images = ImageService(stores.images, registry, events, feed, stores.ballast)
+    exec_service = ExecService(registry, stores.images, supervisor)
     services = Services(
         containers=containers,
-        exec=ExecService(registry, stores.images, supervisor),
+        exec=exec_service,
         images=images,
         logs=LogService(stores.log_store, hub, containers),
         events=events,
         hosts=_make_hosts(
             settings, machine, stores, facts, accelerator, registry, supervisor, templates
         ),
+        health=HealthService(registry, stores.images, events, exec_service, feed),
         limits=LimitService(registry, stores.images, admission, supervisor),
         stats=StatsService(supervisor.samplers, cache_reclaim=reclaim),
         upkeep=UpkeepService(containers, images, events),
@@ -266,6 +269,7 @@ async def _background(
         tasks = [
             group.create_task(supervisor.run(ready)),
             group.create_task(services.stats.run()),
+            group.create_task(services.health.run()),
             group.create_task(ResidencySampler(supervisor.memory_samplers).run()),
             group.create_task(_keep_templates(templates, ready)),
             group.create_task(_upkeep(services, stores, settings)),

@@ -12,6 +12,7 @@ from app.docker_api.container_view import (
     merged_labels,
     networks_view,
     runs,
+    shown_health,
     status_of,
 )
 from app.docker_api.host_config import mounts_view
@@ -19,7 +20,7 @@ from app.docker_api.parameters import Filters, filter_flag
 from app.docker_api.spans import human_duration
 from app.domain.container import Container, ContainerState
 from app.domain.container_config import merge_command
-from app.domain.health import HealthStatus
+from app.domain.health import Health, HealthStatus
 from app.domain.image import Image
 
 FILTERS = frozenset(
@@ -91,7 +92,7 @@ def _by_status(values: Values) -> Test:
 
 def _by_health(values: Values) -> Test:
     _check_values("health", values, HEALTHS)
-    return lambda each: _health_word(each.container) in values
+    return lambda each: _health_word(each) in values
 
 
 def _by_exit_code(values: Values) -> Test:
@@ -182,8 +183,13 @@ def _exposes(each: Listed, wanted: Values) -> bool:
     return any(port in ports or f"{port}/tcp" in ports for port in wanted)
 
 
-def _health_word(container: Container) -> str:
-    return "none" if container.health is None else str(container.health.status)
+def _health(each: Listed) -> Health | None:
+    return shown_health(each.container, each.image.config if each.image else NO_IMAGE)
+
+
+def _health_word(each: Listed) -> str:
+    health = _health(each)
+    return "none" if health is None else str(health.status)
 
 
 _MAKERS: dict[str, Callable[[Values], Test]] = {
@@ -221,7 +227,7 @@ def list_view(each: Listed, image_name: str, sizes: dict[str, int]) -> dict[str,
         **sizes,
         "Labels": _labels(each),
         "State": status_of(container),
-        "Status": status_text(container, now_ns=time.time_ns()),
+        "Status": status_text(container, _health(each), now_ns=time.time_ns()),
         "HostConfig": {"NetworkMode": config.network_mode},
         "NetworkSettings": {"Networks": networks_view()},
         "Mounts": mounts_view(config),
@@ -234,7 +240,7 @@ def _command(words: tuple[str, ...]) -> str:
     )
 
 
-def status_text(container: Container, *, now_ns: int) -> str:
+def status_text(container: Container, health: Health | None, *, now_ns: int) -> str:
     """Docker's sentence: "Up 3 seconds (healthy)", "Exited (0) 2 minutes ago"."""
     state = container.state
     if state is ContainerState.RESTARTING:
@@ -244,9 +250,9 @@ def status_text(container: Container, *, now_ns: int) -> str:
         up = f"Up {_ago(container.started_at_ns, now_ns)}"
         if state is ContainerState.PAUSED:
             return f"{up} (Paused)"
-        if container.health is None:
+        if health is None:
             return up
-        word = str(container.health.status)
+        word = str(health.status)
         return f"{up} (health: {word})" if word == HealthStatus.STARTING else f"{up} ({word})"
     if state is ContainerState.REMOVING:
         return "Removal In Progress"

@@ -6,7 +6,7 @@ from app.docker_api.host_config import host_config_view, mounts_view
 from app.docker_api.times import iso_time
 from app.domain.container import Container, ContainerState
 from app.domain.container_config import ContainerConfig, merge_command
-from app.domain.health import Health, effective_check
+from app.domain.health import Health, effective_check, probe_command
 from app.domain.image import Healthcheck, ImageConfig
 
 STORAGE_DRIVER = "overlayfs"
@@ -31,6 +31,14 @@ def runs(container: Container) -> bool:
     return container.state in _RUNS or container.state is ContainerState.RESTARTING
 
 
+def shown_health(container: Container, image: ImageConfig) -> Health | None:
+    """What its check found; before the first look at one that runs, that it begins."""
+    if container.health is not None or not runs(container):
+        return container.health
+    check = effective_check(container.config.healthcheck, image.healthcheck)
+    return None if probe_command(check, image.shell) is None else Health()
+
+
 def inspect_view(
     container: Container, image: ImageConfig | None, *, exec_ids: list[str], sizes: dict[str, int]
 ) -> dict[str, Any]:
@@ -50,7 +58,7 @@ def inspect_view(
         "Created": iso_time(container.created_at_ns),
         "Path": words[0] if words else "",
         "Args": list(words[1:]),
-        "State": _state(container),
+        "State": _state(container, shown_health(container, image or NO_IMAGE)),
         "Image": container.image_id,
         "ResolvConfPath": "",
         "HostnamePath": "",
@@ -73,7 +81,7 @@ def inspect_view(
     }
 
 
-def _state(container: Container) -> dict[str, Any]:
+def _state(container: Container, health: Health | None) -> dict[str, Any]:
     state = container.state
     running = runs(container)
     view = {
@@ -89,8 +97,8 @@ def _state(container: Container) -> dict[str, Any]:
         "StartedAt": iso_time(container.started_at_ns),
         "FinishedAt": iso_time(container.finished_at_ns),
     }
-    if container.health is not None:
-        view["Health"] = _health(container.health)
+    if health is not None:
+        view["Health"] = _health(health)
     return view
 
 

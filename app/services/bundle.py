@@ -7,6 +7,7 @@ from app.services.containers import ContainerService
 from app.services.events import EventService
 from app.services.exec import ExecService
 from app.services.feed import ChangeFeed
+from app.services.health import HealthService
 from app.services.hosts import HostService
 from app.services.images import ImageService
 from app.services.limits import LimitService
@@ -26,6 +27,7 @@ class Services:
     events: EventService
     hosts: HostService
     limits: LimitService
+    health: HealthService
     stats: StatsService
     upkeep: UpkeepService
     accounts: AccountService
