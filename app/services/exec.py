@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from app.core.errors import GuestFailed, InvalidFields, SlipwayError
+from app.core.errors import GuestFailed, InvalidFields, SlipwayError, Unavailable
 from app.domain import container as rules
 from app.domain.container import Container
 from app.domain.container_config import plan_process
@@ -89,7 +89,8 @@ class ExecService:
             finally:
                 if not stream.is_finished:
                     # In the supervisor's group: whoever hung up has cancelled what awaits here.
-                    self._supervisor.spawn(_abandon(run, container.id, process_id, stream))
+                    with contextlib.suppress(Unavailable):  # the next engine finds it
+                        self._supervisor.spawn(_abandon(run, container.id, process_id, stream))
         finally:
             run.forget_exec(process_id)
 

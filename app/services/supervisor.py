@@ -167,9 +167,20 @@ class Supervisor:
         return True
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Future[None]:
-        """Run a command in the supervisor's group; its error goes to whoever awaits the future."""
+        """Run a command in the supervisor's group; its error goes to whoever awaits the future.
+
+        Raises:
+            Unavailable: The engine is not ready yet, or ends.
+        """
+        group = self._require_group(work)
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._require_group(work).create_task(_settle(outcome, work))
+        settling = _settle(outcome, work)
+        try:
+            group.create_task(settling)
+        except RuntimeError as error:  # the group takes no more: so says TaskGroup
+            settling.close()
+            work.close()
+            raise Unavailable("The engine is ending") from error
         return outcome
 
     def _require_group(self, work: Coroutine[None, None, None]) -> asyncio.TaskGroup:
