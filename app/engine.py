@@ -34,6 +34,7 @@ from app.services.launch import Launcher
 from app.services.limits import LimitService
 from app.services.logs import LogService
 from app.services.parts import EngineParts
+from app.services.processes import ProcessService
 from app.services.registry import ContainerRegistry
 from app.services.residency import ResidencySampler
 from app.services.stats import StatsService
@@ -149,6 +150,7 @@ def _assemble(
         ),
         health=HealthService(registry, stores.images, events, exec_service, feed),
         limits=LimitService(registry, stores.images, admission, supervisor),
+        processes=ProcessService(registry, supervisor),
         stats=StatsService(supervisor.samplers, cache_reclaim=reclaim),
         upkeep=UpkeepService(containers, images, events),
         accounts=AccountService(stores.database),

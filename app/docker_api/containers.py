@@ -115,6 +115,15 @@ async def inspect_container(
     )
 
 
+@router.get("/{reference}/top")
+async def container_processes(
+    reference: str, services: ServicesOf, ps_args: str = ""
+) -> dict[str, Any]:
+    """Its processes, by the numbers that they have in its VM."""
+    titles, rows = await services.processes.top(reference, ps_args)
+    return {"Processes": rows, "Titles": titles}
+
+
 @router.post("/{reference}/start", status_code=HTTPStatus.NO_CONTENT)
 async def start_container(
     reference: str, services: ServicesOf, initiator: Initiator, checkpoint: str = ""

@@ -10,9 +10,11 @@ from app.guest.agent_types import (
     CreateResult,
     GuestStats,
     Limits,
+    ProcessList,
     ProcessSpec,
     container_fields,
     decode_event,
+    decode_processes,
     decode_stats,
     limit_fields,
     process_fields,
@@ -119,6 +121,13 @@ class Agent:
             Op.STATS, [(Tag.CONTAINER, container_id)], timeout_s=timeout_s
         )
         return decode_stats(result)
+
+    async def processes(self, container_id: str, *, timeout_s: float = 5.0) -> ProcessList:
+        """The processes in the container; at most some hundreds."""
+        result = await self.channel.request(
+            Op.PROCESSES, [(Tag.CONTAINER, container_id)], timeout_s=timeout_s
+        )
+        return decode_processes(result)
 
     async def freeze(self, container_id: str, *, timeout_s: float = 10.0) -> None:
         """Freeze the container's cgroup; returns once it is frozen."""

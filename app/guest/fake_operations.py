@@ -73,6 +73,7 @@ class FakeMachine:
         self._on_input = on_input
         self._set_clock = set_clock
         self._next_pid = 100
+        self._booted_at_ns = side.clock_ns()
         self._operations: dict[Op, Callable[[Fields], FieldList]] = {
             Op.SET_CLOCK: self._clock,
             Op.SEED_ENTROPY: self._seed,
@@ -90,6 +91,7 @@ class FakeMachine:
             Op.QUIESCE: self._quiesce,
             Op.AWAIT_MEMORY: self._await_memory,
             Op.RECLAIM: self._reclaim,
+            Op.PROCESSES: self._list_processes,
         }
 
     def run(self, fields: Fields) -> FieldList:
@@ -247,6 +249,27 @@ class FakeMachine:
             (Tag.STAT_PIDS, len(running)),
             (Tag.STAT_OOM_KILLS, container.oom_kills),
         ]
+
+    def _list_processes(self, fields: Fields) -> FieldList:
+        now_ns = self._side.clock_ns()
+        items: list[tuple[Tag, FieldValue]] = [
+            (Tag.TIME_NS, now_ns),
+            (Tag.UPTIME_NS, now_ns - self._booted_at_ns),
+        ]
+        for process in self._container(fields).processes.values():
+            if process.state is ProcessState.RUNNING:
+                ticks = (process.time_ns - self._booted_at_ns) // 10_000_000
+                parent = 0 if process.id == INIT_PROCESS_ID else 1
+                stat = f"{process.pid} ({process.args[0]}) S {parent}" + " 0" * 13
+                stat += f" 20 0 1 0 {ticks} 4096 1" + " 0" * 28 + "\n"
+                group: FieldList = [
+                    (Tag.PID, process.pid),
+                    (Tag.USER, "0"),
+                    (Tag.DATA, stat.encode()),
+                    *((Tag.ARG, arg) for arg in process.args),
+                ]
+                items.append((Tag.PROCESS, group))
+        return items
 
     def _freeze(self, fields: Fields) -> FieldList:
         self._container(fields).thawed.clear()

@@ -52,6 +52,7 @@ class Op(IntEnum):
     QUIESCE = 14
     AWAIT_MEMORY = 15
     RECLAIM = 16
+    PROCESSES = 17
 
 
 class EventKind(IntEnum):

@@ -12,6 +12,7 @@ from app.services.hosts import HostService
 from app.services.images import ImageService
 from app.services.limits import LimitService
 from app.services.logs import LogService
+from app.services.processes import ProcessService
 from app.services.stats import StatsService
 from app.services.upkeep import UpkeepService
 
@@ -28,6 +29,7 @@ class Services:
     hosts: HostService
     limits: LimitService
     health: HealthService
+    processes: ProcessService
     stats: StatsService
     upkeep: UpkeepService
     accounts: AccountService

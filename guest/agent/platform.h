@@ -25,6 +25,7 @@ int platform_freeze(struct container *c, uint64_t request, char *error);
 int platform_thaw(struct container *c, char *error);
 int platform_update(struct container *c, const struct limits *l, char *error);
 int platform_stats(struct container *c, struct buffer *result, char *error);
+int platform_processes(struct container *c, struct buffer *result, char *error);
 int platform_set_clock(uint64_t time_ns, char *error);
 int platform_seed(const uint8_t *bytes, size_t count, char *error);
 /* Answer the request themselves, or return an errno. */

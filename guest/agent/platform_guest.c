@@ -10,14 +10,17 @@
 #include <sys/reboot.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "console.h"
 #include "device_rules.h"
 #include "events.h"
 #include "fields.h"
 #include "namespaces.h"
 #include "platform.h"
+#include "processes.h"
 #include "protocol.h"
 #include "requests.h"
 #include "upkeep.h"
@@ -262,6 +265,15 @@ int platform_stats(struct container *c, struct buffer *result, char *error)
 		put_number(result, TAG_STAT_SCRATCH_TOTAL_BYTES,
 			   disk.f_blocks * (uint64_t)disk.f_bsize);
 	}
+	return 0;
+}
+
+int platform_processes(struct container *c, struct buffer *result, char *error)
+{
+	(void)error;
+	put_number(result, TAG_TIME_NS, clock_ns(CLOCK_REALTIME));
+	put_number(result, TAG_UPTIME_NS, clock_ns(CLOCK_BOOTTIME));
+	processes_put(c->platform->cgroup, result);
 	return 0;
 }
 

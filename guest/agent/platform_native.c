@@ -91,6 +91,12 @@ int platform_stats(struct container *c, struct buffer *result, char *error)
 	return unsupported(error);
 }
 
+int platform_processes(struct container *c, struct buffer *result, char *error)
+{
+	(void)c, (void)result;
+	return unsupported(error);
+}
+
 /* The machine's clock is not the test's to set. */
 int platform_set_clock(uint64_t time_ns, char *error)
 {

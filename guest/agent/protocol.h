@@ -44,6 +44,7 @@ enum {
 	OP_QUIESCE = 14,
 	OP_AWAIT_MEMORY = 15,
 	OP_RECLAIM = 16,
+	OP_PROCESSES = 17,
 };
 
 enum {

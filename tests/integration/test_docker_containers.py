@@ -193,6 +193,20 @@ async def test_update_of_what_runs(docker: DockerClient, services: Services) -> 
     assert (ran.code, "virtual machine" in ran.err) == (1, True)
 
 
+async def test_top(docker: DockerClient) -> None:
+    await started(docker, "aa")
+    lines = (await docker.ok("top", "aa")).splitlines()
+    assert lines[0].split() == "UID PID PPID C STIME TTY TIME CMD".split()
+    assert lines[1].split()[0] == "root"
+    assert lines[1].endswith("loop 0.05")
+    assert (await docker.ok("top", "aa", "aux")).split()[:2] == ["USER", "PID"]
+    assert (await docker.ok("top", "aa", "-o", "pid,args")).split()[:2] == ["PID", "COMMAND"]
+    ran = await docker.run("top", "aa", "--forest")
+    assert (ran.code, "not understood" in ran.err) == (1, True)
+    await docker.ok("kill", "aa")
+    assert "is not running" in (await docker.run("top", "aa")).err
+
+
 async def test_prune_tells_what_went(docker: DockerClient) -> None:
     await docker.ok("run", "-d", "--name", "aa", "busybox", "echo", "x")
     await docker.ok("wait", "aa")
