@@ -20,6 +20,8 @@ from app.oci.starter import import_starter
 from app.oci.store import ImageStore
 from app.services.accounts import AccountService
 from app.services.admission import Admission
+from app.services.attach import AttachService
+from app.services.attachments import AttachHub
 from app.services.bundle import Services
 from app.services.cache_reclaim import CacheReclaim
 from app.services.console import ConsoleArchive
@@ -112,6 +114,7 @@ def _assemble(
     events = EventService(stores.database, feed)
     registry = ContainerRegistry(stores.database, events, feed, stores.ballast)
     hub = LogHub(stores.log_store)
+    attach_hub = AttachHub()
     admission = _make_admission(settings, facts)
     containers = ContainerService(
         registry=registry,
@@ -130,6 +133,7 @@ def _assemble(
         events=events,
         log_store=stores.log_store,
         log_hub=hub,
+        attach_hub=attach_hub,
         consoles=stores.consoles,
         boot_timeout_s=settings.boot_timeout_s,
         accelerator=accelerator.name,
@@ -138,10 +142,11 @@ def _assemble(
     containers.bind(supervisor)
     reclaim = CacheReclaim(supervisor.reclaim_cache) if settings.reclaim_idle_cache else None
     images = ImageService(stores.images, registry, events, feed, stores.ballast)
-    exec_service = ExecService(registry, stores.images, supervisor)
+    exec_service = ExecService(registry, stores.images, supervisor, events)
     services = Services(
         containers=containers,
         exec=exec_service,
+        attach=AttachService(registry, attach_hub, stores.log_store),
         images=images,
         logs=LogService(stores.log_store, hub, containers),
         events=events,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from app.services.accounts import AccountService
+from app.services.attach import AttachService
 from app.services.containers import ContainerService
 from app.services.events import EventService
 from app.services.exec import ExecService
@@ -23,6 +24,7 @@ class Services:
 
     containers: ContainerService
     exec: ExecService
+    attach: AttachService
     images: ImageService
     logs: LogService
     events: EventService

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from app.core.errors import NotFound, SlipwayError
 from app.domain.container import Container, ContainerState
 from app.domain.event import EventType
+from app.domain.exec import ExecConfig
 from app.domain.health import (
     DEFAULT_TIMEOUT_NS,
     OUTPUT_LIMIT_BYTES,
@@ -24,7 +25,7 @@ from app.domain.health import (
 from app.domain.image import Healthcheck
 from app.oci.store import ImageStore
 from app.services.events import EventService
-from app.services.exec import ExecConfig, ExecEnd, ExecService
+from app.services.exec import ExecEnd, ExecService
 from app.services.feed import ChangeFeed
 from app.services.registry import ContainerRegistry
 

@@ -12,6 +12,7 @@ from app.guest.agent import INIT_PROCESS_ID
 from app.guest.hello import HelloInfo
 from app.guest.protocol import Direction, ProcessState
 from app.hypervisor.port import Vm, VmExit
+from app.services.attachments import OutputTap
 from app.services.launch import Blueprint
 from app.services.parts import EngineParts
 from app.services.pump import LOG_WINDOW_BYTES, LogPump
@@ -145,6 +146,12 @@ class Life:
             container_id=container.id,
             source=f"{run.vm.spec.id}/{OUTPUT_STREAM_ID}",
             on_fault=self._recorder.log_fault,
+            tap=OutputTap(
+                self._parts.attach_hub,
+                container.id,
+                last_seq=self._parts.log_store.last_seq(container.id),
+                writer_ended=run.init_exit,
+            ),
         )
         async with asyncio.TaskGroup() as group:
             script = group.create_task(self._script(run, container, blueprint, pump, group))
@@ -263,6 +270,7 @@ class Life:
             pump.drained.set()  # its end was committed and acknowledged by an earlier engine
         if container.config.stdin_open:
             run.stdin = run.channel.open_input(STDIN_STREAM_ID)
+            self._parts.attach_hub.open_input(container.id, run.stdin)
         for info in hello.streams if hello else ():
             if info.direction is Direction.OUTPUT and info.stream_id != OUTPUT_STREAM_ID:
                 work = run.discard_output(info)
@@ -278,6 +286,7 @@ class Life:
 
     async def _start_failed(self, error: SlipwayError) -> Container:
         self.start_error = self.start_error or error
+        self._parts.attach_hub.end(self.container_id)
         return await self._recorder.start_failed(error, exit_code_of(error))
 
     async def _undo_start(self, run: Run) -> None:

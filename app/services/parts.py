@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from app.hypervisor.port import Hypervisor
 from app.logs.follow import LogHub
 from app.logs.store import LogStore
+from app.services.attachments import AttachHub
 from app.services.console import ConsoleArchive
 from app.services.events import EventService
 from app.services.launch import Launcher
@@ -21,6 +22,7 @@ class EngineParts:
     events: EventService
     log_store: LogStore
     log_hub: LogHub
+    attach_hub: AttachHub
     consoles: ConsoleArchive
     boot_timeout_s: float
     accelerator: str
