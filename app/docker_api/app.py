@@ -5,12 +5,14 @@ from starlette.types import ASGIApp
 
 from app.docker_api import (
     absent,
+    attach,
     container_logs,
     container_stats,
     container_upkeep,
     container_wait,
     containers,
     errors,
+    exec,
     image_archives,
     images,
     networks,
@@ -34,6 +36,8 @@ def create_docker_app(services: Services) -> ASGIApp:
     app.state.services = services
     for face in (
         system,
+        attach,
+        exec,
         container_logs,
         container_stats,
         container_upkeep,

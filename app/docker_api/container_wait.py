@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.core.errors import InvalidArgument
 from app.docker_api.access import ServicesOf
+from app.services.bundle import Services
 from app.services.exits import WaitCondition
 
 router = APIRouter(prefix="/containers")
@@ -26,15 +27,16 @@ async def wait_for_container(
         raise InvalidArgument(f"invalid condition: {json.dumps(condition)}") from error
     stack = AsyncExitStack()
     # From here on no end is missed: a client starts the container once it has the headers.
-    exit_code = await stack.enter_async_context(services.containers.waiting(reference, chosen))
-    return _Waiting(stack, exit_code)
+    container = await services.containers.get(reference)
+    exit_code = await stack.enter_async_context(services.containers.waiting(container.id, chosen))
+    return _Waiting(stack, _answer(services, container.id, exit_code))
 
 
 class _Waiting(StreamingResponse):
     """Ends the wait with the connection, whatever ends that."""
 
-    def __init__(self, stack: AsyncExitStack, exit_code: Awaitable[int]) -> None:
-        super().__init__(_answer(exit_code), media_type="application/json")
+    def __init__(self, stack: AsyncExitStack, answer: AsyncIterator[bytes]) -> None:
+        super().__init__(answer, media_type="application/json")
         self._stack = stack
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,6 +45,10 @@ class _Waiting(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-async def _answer(exit_code: Awaitable[int]) -> AsyncIterator[bytes]:
+async def _answer(
+    services: Services, container_id: str, exit_code: Awaitable[int]
+) -> AsyncIterator[bytes]:
     yield b""
-    yield json.dumps({"StatusCode": await exit_code}).encode() + b"\n"
+    code = await exit_code
+    await services.attach.delivered(container_id)  # some clients stop reading at our answer
+    yield json.dumps({"StatusCode": code}).encode() + b"\n"

@@ -110,7 +110,7 @@ async def inspect_container(
     return inspect_view(
         container,
         await services.containers.image_config(container),
-        exec_ids=[],
+        exec_ids=services.exec.ids_of(container.id),
         sizes=await _sizes(services, container) if size else {},
     )
 

@@ -1,6 +1,8 @@
 """Errors as Docker's clients know them: the one place that decides statuses and texts here."""
 
+import errno
 import logging
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -60,6 +62,20 @@ def text_of(error: errors.SlipwayError) -> str:
     if error.advice and isinstance(error, _WITH_ADVICE):
         return f"{error.message}. {error.advice}"
     return error.message
+
+
+def exec_failure(command: Sequence[str], error: errors.GuestFailed) -> str:
+    """Why a command could not be run, as Docker's runtime says it and tools look for it."""
+    reason = {
+        errno.ENOENT: "executable file not found in $PATH",
+        errno.EACCES: "permission denied",
+    }.get(error.errno)
+    if reason is None:
+        return f"OCI runtime exec failed: {error.message}"
+    return (
+        "OCI runtime exec failed: exec failed: unable to start container process: "
+        f'exec: "{command[0]}": {reason}: unknown'
+    )
 
 
 def message(status: HTTPStatus, text: str) -> Response:

@@ -11,7 +11,7 @@ import logging
 import pwd
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -21,10 +21,9 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.core.units import KIB
+from app.docker_api.frames import RAW_STREAM
 from app.docker_api.versions import HEADERS
 
-RAW = "application/vnd.docker.raw-stream"
-MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 EXTENSION = "docker.hijack"
 CALLER = "slipway.caller"
 
@@ -48,6 +47,8 @@ class HijackStream:
         self._transport = protocol.transport
         self._reader = asyncio.StreamReader(limit=BUFFER_BYTES)
         self._reader.set_transport(self._transport)  # holds the client back by itself
+        # A write then waits until the kernel has all: what was written before is delivered.
+        self._transport.set_write_buffer_limits(high=0)
         self.closed = asyncio.Event()
 
     async def read(self) -> bytes:
@@ -237,7 +238,9 @@ class HijackProtocol(HttpToolsProtocol):
             self._early.clear()
         if self._has_eof:
             stream.feed_eof()
-        self.transport.write(_head(content_type if self._is_opaque else RAW, self._is_opaque))
+        self.transport.write(
+            _head(content_type if self._is_opaque else RAW_STREAM, self._is_opaque)
+        )
         if not _header(self.headers, b"user-agent").startswith(_WITHOUT_GAP):
             await asyncio.sleep(HEAD_GAP_S)
         return stream
@@ -285,34 +288,48 @@ def _user_name(uid: int) -> str:
         return str(uid)
 
 
-Handler = Callable[[HijackStream], Awaitable[None]]
+TakeOver = Callable[[str], Awaitable[HijackStream]]
+"""Writes the head, with this content type, and gives the connection."""
 
 
 class HijackResponse(Response):
     """What an endpoint returns to take the connection over.
 
     Args:
-        handler: Serves the connection until its end; a client that goes away is no fault.
-        content_type: RAW or MULTIPLEXED.
+        handler: Serves the connection until its end. What it raises before it takes the connection
+            over is answered as usual; a client that goes away is no fault.
     """
 
-    def __init__(self, handler: Handler, content_type: str = RAW) -> None:
+    def __init__(self, handler: Callable[[TakeOver], Awaitable[None]]) -> None:
         super().__init__()
         self._handler = handler
-        self._content_type = content_type
 
     async def __call__(self, scope: Scope, _: Receive, __: Send) -> None:
         """Serve the connection."""
-        stream: HijackStream = await scope["extensions"][EXTENSION](self._content_type)
+        taken: list[HijackStream] = []
+
+        async def take_over(content_type: str) -> HijackStream:
+            stream: HijackStream = await scope["extensions"][EXTENSION](content_type)
+            taken.append(stream)
+            return stream
+
         try:
-            await self._handler(stream)
+            await self._handler(take_over)
         except ConnectionError:
-            stream.close()
-        except asyncio.CancelledError:
-            stream.close()
-            raise
+            _close(taken)
         except Exception:
+            if not taken:
+                raise
             logger.exception("Stream of %s", scope["path"])
-            stream.close()
+            _close(taken)
+        except BaseException:
+            _close(taken)
+            raise
         else:
-            await stream.finish()
+            for stream in taken:
+                await stream.finish()
+
+
+def _close(streams: Iterable[HijackStream]) -> None:
+    for stream in streams:
+        stream.close()

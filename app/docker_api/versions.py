@@ -13,6 +13,9 @@ from app import __version__
 # The release of Docker whose answers are ours, then our own: as distributions mark theirs.
 ENGINE_VERSION = f"26.1.5+slipway{__version__}"
 
+_ANSWER_STARTS = frozenset(
+    {"http.response.start", "websocket.accept", "websocket.http.response.start"}
+)
 _PREFIX = re.compile(r"/v(\d{1,4})\.(\d{1,4})(?=/|$)")
 
 
@@ -61,7 +64,7 @@ class VersionMiddleware:
             return
 
         async def marked(message: Message) -> None:
-            if message["type"] in {"http.response.start", "websocket.accept"}:
+            if message["type"] in _ANSWER_STARTS:
                 message["headers"] = [*HEADERS, *message.get("headers", ())]
             await send(message)
 
