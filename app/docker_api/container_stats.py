@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from starlette.responses import JSONResponse, Response
 
@@ -19,12 +19,18 @@ from app.services.stats import ContainerSample
 
 router = APIRouter(prefix="/containers")
 
+READINGS_FOR_A_RATE = 2
 SCRATCH_DEVICE = (254, 0)  # the numbers of a virtio disk
 
 
 @router.get("/{reference}/stats")
-async def container_stats(reference: str, services: ServicesOf, stream: Flag = True) -> Response:
-    """Once, or each second; `one-shot` changes nothing, since an earlier sample is at hand."""
+async def container_stats(
+    reference: str,
+    services: ServicesOf,
+    stream: Flag = True,
+    one_shot: Annotated[Flag, Query(alias="one-shot")] = False,
+) -> Response:
+    """Each second, or once: then with the reading before it, unless `one-shot` needs none."""
     container = await services.containers.get(reference)
     if stream:
         return StreamingResponse(_each_second(services, container), media_type="application/json")
@@ -32,7 +38,9 @@ async def container_stats(reference: str, services: ServicesOf, stream: Flag = T
         return JSONResponse(stats_view(container, None, None, cpus=0))
     async with services.stats.watch():
         await services.stats.next_round()
-    return JSONResponse(_now(services, container))
+        if not one_shot and len(services.stats.history(container.id)) < READINGS_FOR_A_RATE:
+            await services.stats.next_round()
+        return JSONResponse(_now(services, container))
 
 
 async def _each_second(services: Services, container: Container) -> AsyncIterator[bytes]:
