@@ -29,6 +29,7 @@ for kind in _MANAGED:
     router.add_api_route(f"/{kind}", no_manager, methods=_ANY)
     router.add_api_route(f"/{kind}/{{rest:path}}", no_manager, methods=_ANY)
 router.add_api_route("/swarm", no_manager, methods=["GET"])
+router.add_api_route("/volumes/{name}", no_manager, methods=["PUT"])  # of a cluster's volumes
 router.add_api_route("/swarm/unlockkey", no_manager, methods=["GET"])
 router.add_api_route("/swarm/update", no_manager, methods=["POST"])
 
