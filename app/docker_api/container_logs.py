@@ -15,6 +15,7 @@ from app.docker_api.parameters import Flag
 from app.docker_api.times import NS_PER_S, log_time
 from app.docker_api.versions import ApiVersion, AskedVersion
 from app.domain.container import Container
+from app.domain.container_options import NO_LOG_DRIVER
 from app.domain.log import LogLine, LogStream
 from app.logs.follow import LogBatch, LogEnd, LogGap
 from app.services.bundle import Services
@@ -23,7 +24,6 @@ router = APIRouter(prefix="/containers")
 
 PAGE_LINES = 1000
 MULTIPLEXED_SINCE = ApiVersion(1, 42)
-NO_DRIVER = "none"
 
 _UNIX_TIME = re.compile(r"(?P<seconds>-?\d+)(?:\.(?P<fraction>\d{1,9}))?")
 
@@ -83,7 +83,7 @@ async def read_logs(
     if not (stdout or stderr):
         raise InvalidArgument("Bad parameters: you must choose at least one stream")
     container = await services.containers.get(reference)
-    if container.config.log_driver == NO_DRIVER:
+    if container.config.log_driver == NO_LOG_DRIVER:
         raise Unsupported("configured logging driver does not support reading")
     streams = {LogStream.STDOUT: stdout, LogStream.STDERR: stderr}
     is_framed = not container.config.tty

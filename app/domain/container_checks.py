@@ -144,6 +144,23 @@ def _check_limits(config: ContainerConfig) -> dict[str, str]:
         faults["oom_score_adj"] = (
             f"Invalid value {config.oom_score_adj}, range for oom score adj is [-1000, 1000]"
         )
+    faults.update(_check_devices(config))
+    faults.update(_check_ulimits(config))
+    return faults
+
+
+def _check_devices(config: ContainerConfig) -> dict[str, str]:
+    faults: dict[str, str] = {}
+    for device in config.devices:
+        if not device.permissions or set(device.permissions) - set("rwm"):
+            faults["devices"] = f"invalid device mode: {device.permissions}"
+        elif not (device.source.startswith("/dev/") and device.target.startswith("/")):
+            faults["devices"] = f"{device.source} is no device of the virtual machine"
+    return faults
+
+
+def _check_ulimits(config: ContainerConfig) -> dict[str, str]:
+    faults: dict[str, str] = {}
     for limit in config.ulimits:
         if limit.name not in RESOURCES:
             faults["ulimits"] = f"invalid ulimit type: {limit.name}"

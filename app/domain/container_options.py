@@ -9,6 +9,7 @@ JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, J
 Echo: TypeAlias = dict[str, JsonValue]
 
 DEFAULT_LOG_DRIVER = "json-file"
+NO_LOG_DRIVER = "none"  # whoever is attached sees the output; nothing is kept
 DEFAULT_CPU_PERIOD_US = 100_000
 UNLIMITED = -1
 # RLIMIT_ numbers of Linux include/uapi/asm-generic/resource.h, by Docker's names (go-units).

@@ -9,6 +9,7 @@ from app.guest.agent_types import (
     NO_LIMIT,
     RLIMIT_INFINITY,
     ContainerSpec,
+    GuestDevice,
     GuestFile,
     Limits,
     ProcessSpec,
@@ -118,6 +119,10 @@ def describe_container(
         shm_bytes=config.shm_bytes or DEFAULT_SHM_BYTES,
         files=_network_files(config, hostname),
         sysctls=tuple(config.sysctls.items()),
+        privileged=config.privileged,
+        devices=tuple(
+            GuestDevice(each.source, each.target, each.permissions) for each in config.devices
+        ),
         process=ProcessSpec(
             args=plan.args,
             env=plan.env,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from app.core.errors import GuestFailed, SlipwayError
 from app.domain.container import Container, ContainerState
+from app.domain.container_options import NO_LOG_DRIVER
 from app.domain.restart import next_delay_s
 from app.domain.vm import StartPath, VmEndReason
 from app.guest.agent import INIT_PROCESS_ID
@@ -152,6 +153,7 @@ class Life:
                 last_seq=self._parts.log_store.last_seq(container.id),
                 writer_ended=run.init_exit,
             ),
+            is_kept=container.config.log_driver != NO_LOG_DRIVER,
         )
         async with asyncio.TaskGroup() as group:
             script = group.create_task(self._script(run, container, blueprint, pump, group))

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from app.core.errors import SlipwayError
-from app.domain.lines import LineAssembler, LogCursor, NewLine
+from app.domain.lines import NOTHING_PENDING, LineAssembler, LogCursor, NewLine
 from app.domain.log import LogStream
 from app.guest.records import RecordDecoder, Source
 from app.guest.streams import OutputStream
@@ -28,6 +28,7 @@ class LogPump:
 
     While the store refuses (disk full, file corrupt) nothing is acknowledged: output waits in the
     guest, then the container's writes block; `on_fault` hears why, and None once it works again.
+    Output that is not to be kept goes to who is attached, and only its offset into the store.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class LogPump:
         source: str,
         on_fault: Callable[[SlipwayError | None], Awaitable[None]],
         tap: OutputTap,
+        is_kept: bool = True,
     ) -> None:
         self._store = store
         self._hub = hub
@@ -46,6 +48,7 @@ class LogPump:
         self._source = source
         self._on_fault = on_fault
         self._tap = tap
+        self._is_kept = is_kept
         self._cursor = LogCursor(source=source)
         self._assembler = LineAssembler()
         self._decoder = RecordDecoder()
@@ -101,7 +104,10 @@ class LogPump:
         self._tap.end()
 
     async def _commit(self, lines: Sequence[NewLine], offset: int) -> None:
-        cursor = LogCursor(source=self._source, offset=offset, pending=self._assembler.pending)
+        pending = self._assembler.pending
+        if not self._is_kept:
+            lines, pending = (), NOTHING_PENDING
+        cursor = LogCursor(source=self._source, offset=offset, pending=pending)
         self._attempt = lines, cursor
         fault = ""
         while True:

@@ -120,7 +120,8 @@ int platform_container_open(struct container *c, const struct create_spec *s, ch
 	number = cgroup_apply(p->cgroup, &s->limits, &name);
 	if (number)
 		return failed(error, number, name);
-	number = device_rules_attach(p->cgroup);
+	/* Where there are others, the child attaches the rules, once every module is loaded. */
+	number = s->privileged || s->devices.count ? 0 : device_rules_attach(p->cgroup, NULL, 0);
 	if (number)
 		return failed(error, number, "can't attach the device rules");
 	if (!watch_file(p, &p->memory_events, "memory.events", memory_event) ||

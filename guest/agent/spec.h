@@ -63,6 +63,11 @@ struct item {
 	uint32_t mode;
 };
 
+/* What a container may do with a device. */
+#define DEVICE_READ 4
+#define DEVICE_WRITE 2
+#define DEVICE_MAKE 1
+
 struct items {
 	struct item *items;
 	size_t count;
@@ -86,6 +91,8 @@ struct create_spec {
 	uint64_t shm_bytes;
 	struct items files;
 	struct items sysctls;
+	bool privileged;
+	struct items devices; /* name: in the guest's /dev; data: path in the container; mode: DEVICE_ bits */
 	struct process_spec process;
 };
 
