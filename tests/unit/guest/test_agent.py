@@ -146,6 +146,8 @@ async def test_every_operation_reaches_the_guest(guest: FakeGuest, channel: Gues
     assert (stats.memory_limit_bytes, stats.pids) == (1 << 27, 1)
     assert await agent.exec("c1", "x", ProcessSpec(("sleep", "100"), 11)) > created.pid
     assert (await agent.stats("c1")).pids == 2
+    listed = await agent.processes("c1")
+    assert [each.args for each in listed.processes] == [("trap", "9"), ("sleep", "100")]
     guest.containers["c1"].memory_bytes = 5000
     assert await agent.reclaim("c1", 4096) == 4096
     assert await agent.reclaim("c1", 4096) == 904
