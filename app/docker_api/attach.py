@@ -53,7 +53,8 @@ async def attach(
                 open_input = partial(services.attach.input_of, container)
                 taking = take_input(connection.read, open_input, closes=closes)
             sending = send_output(connection.write, output, tty=config.tty, wanted=wanted)
-            await converse(sending, taking, input_ends_it=not closes)
+            gone = connection.closed
+            await converse(sending, taking, input_ends_it=not closes, gone=gone)
 
     return HijackResponse(serve)
 

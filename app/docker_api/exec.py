@@ -126,6 +126,7 @@ async def _attend(
         send_output(stream.write, process.output, tty=tty, wanted=wanted),
         taking,
         input_ends_it=config.tty,
+        gone=stream.closed,
     )
 
 

@@ -184,6 +184,7 @@ def _server(
         log_level=logging.WARNING,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_GRACE_S,
         ws_max_size=WEBSOCKET_LIMIT_BYTES,

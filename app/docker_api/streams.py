@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 from app.core.errors import SlipwayError
 from app.docker_api.frames import MULTIPLEXED_STREAM, RAW_STREAM, frame
@@ -73,24 +74,33 @@ async def take_input(
 
 
 async def converse(
-    sending: Awaitable[None], taking: Awaitable[None] | None, *, input_ends_it: bool
+    sending: Awaitable[None],
+    taking: Awaitable[None] | None,
+    *,
+    input_ends_it: bool,
+    gone: asyncio.Event | None = None,
 ) -> None:
     """Run both directions until the output's end, or, if so, that of the input.
+
+    `gone` is set when the client is; then it ends too, also while there is no output to tell.
 
     Raises:
         ConnectionResetError: The client is gone.
     """
     output = asyncio.ensure_future(sending)
-    tasks = {output}
+    ends: set[asyncio.Future[Any]] = {output}
+    tasks: set[asyncio.Future[Any]] = {output}
     if taking is not None:
         tasks.add(asyncio.ensure_future(taking))
+        ends = set(tasks) if input_ends_it else ends
+    if gone is not None:
+        leaving = asyncio.ensure_future(gone.wait())
+        ends, tasks = {*ends, leaving}, {*tasks, leaving}
     try:
-        pending = tasks
-        while output in pending and (len(pending) == len(tasks) or not input_ends_it):
-            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    if output.done() and not output.cancelled():
+    if not output.cancelled():
         output.result()

@@ -211,7 +211,7 @@ class ContainerService:
             Conflict: It does not run.
             InvalidFields: Linux has no such signal.
         """
-        container = await self.get(reference)
+        container = await self._after_start(reference)
         number = signal_number(signal)
         if container.state is not ContainerState.PAUSED or number != SIGKILL:
             rules.require_running(container, "kill")
@@ -225,6 +225,15 @@ class ContainerService:
             Happening("kill", initiator, {"signal": str(number)}),
         )
         await self.supervisor.run_of(container).agent.signal(container.id, number)
+
+    async def _after_start(self, reference: str) -> Container:
+        """The container once a start under way is settled: its output may be seen before."""
+        container = await self.get(reference)
+        life = self.supervisor.life(container.id)
+        if container.state is ContainerState.STARTING and life is not None:
+            await life.settled.wait()
+            container = await self.get(container.id)
+        return container
 
     async def restart(
         self,
@@ -292,6 +301,7 @@ class ContainerService:
         Raises:
             Conflict: It does not run, or has no terminal.
         """
+        container = await self._after_start(container.id)
         rules.require_running(container, "resize")
         if not container.config.tty:
             raise Conflict(f"Container {container.name} has no terminal")
