@@ -7,6 +7,7 @@ the older one. JSON is ASCII, so that any string survives, lone surrogates inclu
 import json
 from collections.abc import Callable
 from dataclasses import asdict, fields
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from app.core.errors import CorruptData
@@ -18,6 +19,7 @@ from app.domain.vm import BootStage
 
 T = TypeVar("T")
 CONFIG_VERSION = 2
+KEPT_CONFIGS = 4096  # lists read all of them each time
 BOOT_STAGES_VERSION = 1
 _TUPLE_FIELDS = (
     "command",
@@ -43,8 +45,9 @@ def encode_config(config: ContainerConfig) -> str:
     return _dump({"version": CONFIG_VERSION, "config": asdict(config)})
 
 
+@lru_cache(maxsize=KEPT_CONFIGS)
 def decode_config(encoded: str) -> ContainerConfig:
-    """Read what encode_config wrote.
+    """Read what encode_config wrote; the same text gives the same value, which nobody changes.
 
     Raises:
         CorruptData: It is something else, or a newer version.
