@@ -45,7 +45,7 @@ def host_config_view(config: ContainerConfig) -> dict[str, Any]:
         "UTSMode": echo.get("UTSMode", ""),
         "UsernsMode": echo.get("UsernsMode", ""),
         "ShmSize": config.shm_bytes or DEFAULT_SHM_BYTES,
-        "Runtime": echo.get("Runtime", "slipway"),
+        "Runtime": echo.get("Runtime", "runc"),
         "Isolation": echo.get("Isolation", ""),
         **_resources(config, echo),
         "MaskedPaths": list(masked_paths(config)),

@@ -32,7 +32,7 @@ def check_supported(body: CreateBody) -> None:
     _check_namespaces(host)
     _check_devices(host)
     _check_logging(host)
-    if host.runtime not in {"", "runc", "slipway"}:
+    if host.runtime not in {"", "runc"}:
         raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
     if host.isolation not in {"", "default"}:
         raise InvalidArgument(f"invalid isolation {host.isolation!r} on linux")

@@ -137,8 +137,8 @@ def _what_it_can() -> dict[str, Any]:
         "CgroupVersion": "2",
         "LiveRestoreEnabled": True,
         "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
-        "Runtimes": {"slipway": {"path": "slipway"}},
-        "DefaultRuntime": "slipway",
+        "Runtimes": {"runc": {"path": "slipway"}},
+        "DefaultRuntime": "runc",
         "Swarm": {
             "NodeID": "",
             "NodeAddr": "",
