@@ -6,6 +6,7 @@ from starlette.types import ASGIApp
 from app.docker_api import (
     absent,
     attach,
+    build_cache,
     container_logs,
     container_stats,
     container_upkeep,
@@ -43,6 +44,7 @@ def create_docker_app(services: Services) -> ASGIApp:
         container_upkeep,
         container_wait,
         containers,
+        build_cache,
         image_archives,
         images,
         registry,

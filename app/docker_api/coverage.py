@@ -112,7 +112,7 @@ _IMAGES = (
         "GET", "/images/json", _DIFFERENT, "There are no parents and no intermediate images."
     ),
     Operation("POST", "/build", _NOT_YET),
-    Operation("POST", "/build/prune", _NOT_YET),
+    Operation("POST", "/build/prune", _DIFFERENT, "There is no cache of builds."),
     Operation(
         "POST",
         "/images/create",

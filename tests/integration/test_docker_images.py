@@ -208,6 +208,16 @@ async def test_volumes_and_networks_say_what_there_is(docker: DockerClient) -> N
     await docker.ok("network", "prune", "-f")
 
 
+async def test_system_prune(docker: DockerClient) -> None:
+    container_id = (await docker.ok("create", "busybox")).strip()
+    await docker.ok("import", "-", stdin=rootfs())
+    out = await docker.ok("system", "prune", "-f")
+    assert container_id in out
+    assert "Deleted Images:" in out
+    assert "Total reclaimed space:" in out
+    assert await names(docker) == ["busybox:latest"]
+
+
 async def test_removal_is_in_the_journal(docker: DockerClient, services: Services) -> None:
     await docker.ok("tag", "busybox", "other:1")
     await docker.ok("rmi", "other:1")
