@@ -153,7 +153,7 @@ def _assemble(
         hosts=_make_hosts(
             settings, machine, stores, facts, accelerator, registry, supervisor, templates
         ),
-        health=HealthService(registry, stores.images, events, exec_service, feed),
+        health=HealthService(registry, stores.images, exec_service, feed),
         limits=LimitService(registry, stores.images, admission, supervisor),
         processes=ProcessService(registry, supervisor),
         stats=StatsService(supervisor.samplers, cache_reclaim=reclaim),

@@ -13,6 +13,7 @@ from app.docker_api import (
     container_wait,
     containers,
     errors,
+    events,
     exec,
     image_archives,
     images,
@@ -38,6 +39,7 @@ def create_docker_app(services: Services) -> ASGIApp:
     for face in (
         system,
         attach,
+        events,
         exec,
         container_logs,
         container_stats,

@@ -1,6 +1,5 @@
 """GET /containers/{id}/logs: history and following, as frames or raw."""
 
-import re
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,7 +11,7 @@ from app.core.errors import InvalidArgument, Unsupported
 from app.docker_api.access import ServicesOf
 from app.docker_api.frames import MULTIPLEXED_STREAM, RAW_STREAM, frame
 from app.docker_api.parameters import Flag
-from app.docker_api.times import NS_PER_S, log_time
+from app.docker_api.times import log_time, parse_time_ns
 from app.docker_api.versions import ApiVersion, AskedVersion
 from app.domain.container import Container
 from app.domain.container_options import NO_LOG_DRIVER
@@ -25,7 +24,6 @@ router = APIRouter(prefix="/containers")
 PAGE_LINES = 1000
 MULTIPLEXED_SINCE = ApiVersion(1, 42)
 
-_UNIX_TIME = re.compile(r"(?P<seconds>-?\d+)(?:\.(?P<fraction>\d{1,9}))?")
 
 Render = Callable[[LogLine], bytes]
 
@@ -89,8 +87,8 @@ async def read_logs(
     is_framed = not container.config.tty
     wanted = Wanted(
         streams=frozenset(stream for stream, is_wanted in streams.items() if is_wanted),
-        since_ns=_moment_ns("since", since),
-        until_ns=_moment_ns("until", until),
+        since_ns=_bound_ns("since", since),
+        until_ns=_bound_ns("until", until),
         timestamps=timestamps,
         is_framed=is_framed,
     )
@@ -110,14 +108,9 @@ async def _after_seq(services: Services, container: Container, tail: str) -> int
     return max(await services.logs.last_seq(container.id) - int(tail), 0)
 
 
-def _moment_ns(name: str, text: str) -> int | None:
-    """Seconds since the epoch with up to nine digits after the point; 0 and empty: no bound."""
-    if text in {"", "0"}:
-        return None
-    match = _UNIX_TIME.fullmatch(text)
-    if match is None:
-        raise InvalidArgument(f'invalid value for "{name}": failed to parse {text!r} as a time')
-    return int(match["seconds"]) * NS_PER_S + int((match["fraction"] or "").ljust(9, "0"))
+def _bound_ns(name: str, text: str) -> int | None:
+    """Zero is no bound either."""
+    return None if text == "0" else parse_time_ns(name, text)
 
 
 async def _history(

@@ -93,7 +93,7 @@ _CONTAINERS = (
     Operation("POST", "/containers/{id}/pause", _SAME),
     Operation("POST", "/containers/{id}/unpause", _SAME),
     Operation("POST", "/containers/{id}/attach", _SAME),
-    Operation("GET", "/containers/{id}/attach/ws", _NOT_YET),
+    Operation("GET", "/containers/{id}/attach/ws", _SAME),
     Operation("POST", "/containers/{id}/wait", _SAME),
     Operation(
         "DELETE", "/containers/{id}", _DIFFERENT, "`v` has nothing to do; `link` finds no link."
@@ -159,7 +159,13 @@ _SYSTEM = (
     Operation("GET", "/version", _DIFFERENT, "Likewise."),
     Operation("GET", "/_ping", _SAME),
     Operation("HEAD", "/_ping", _SAME),
-    Operation("GET", "/events", _NOT_YET),
+    Operation(
+        "GET",
+        "/events",
+        _DIFFERENT,
+        "Of containers and images only. `since` reaches back over the whole journal, for execs and "
+        "attachments over the last 256.",
+    ),
     Operation("GET", "/system/df", _NOT_YET),
     Operation(
         "POST", "/session", _REFUSED, "No BuildKit inside: `DOCKER_BUILDKIT=0`, or buildx's own."

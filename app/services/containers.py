@@ -180,7 +180,13 @@ class ContainerService:
         """
         container = await self.get(reference)
         number = signal_number(signal) if signal else self._stop_signal(container)
-        await self._carry_out(self._end(container, number, timeout_s, initiator, "stop"))
+        await self._carry_out(self._stop(container, number, timeout_s, initiator))
+
+    async def _stop(
+        self, container: Container, number: int, timeout_s: int | None, initiator: str
+    ) -> None:
+        await self._end(container, number, timeout_s, initiator, "stop")
+        await self._registry.note(container, Happening("stopped", initiator))
 
     async def _end(
         self, container: Container, number: int, timeout_s: int | None, initiator: str, action: str
@@ -251,6 +257,7 @@ class ContainerService:
                     container.id, timeout_s=timeout_s, signal=signal, initiator=initiator
                 )
         await self.start(container.id, initiator=initiator)
+        await self._registry.note(container, Happening("restarted", initiator))
 
     async def pause(self, reference: str, *, initiator: str) -> None:
         """Freeze every process of the container; its VM runs on.

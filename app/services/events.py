@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from app.db.database import Database
@@ -21,12 +21,16 @@ class EventFollower:
     """Reads the journal onwards; every event comes, since the database is the queue.
 
     Moments, where they are wanted, are queued within a bound: the oldest go first.
+
+    Attributes:
+        past_moments: Those that were kept when it began.
     """
 
     def __init__(self, database: Database, after_id: int, *, moments: bool = False) -> None:
         self._database = database
         self._last_id = after_id
         self._buffer: deque[Event] = deque()
+        self.past_moments: tuple[Event, ...] = ()
         self._wants_moments = moments
         self._moments: deque[Event] = deque(maxlen=QUEUED_MOMENTS)
         self._wakeup = asyncio.Event()
@@ -111,6 +115,32 @@ class EventService:
         for follower in self._followers:
             follower.wake()
 
+    async def last_id(self) -> int:
+        """Number of the newest event in the journal."""
+        async with self._database.read() as session:
+            return await EventRepository(session).last_id()
+
+    async def history(
+        self, since_ns: int, *, up_to_id: int, moments: Iterable[Event] = ()
+    ) -> AsyncIterator[Event]:
+        """What happened from a time on, up to an event of the journal, and these moments."""
+        moments = deque(moment for moment in moments if moment.time_ns >= since_ns)
+        last_id = 0
+        while True:
+            async with self._database.read() as session:
+                found = await EventRepository(session).since(
+                    since_ns, after_id=last_id, up_to_id=up_to_id, limit=FOLLOW_BATCH
+                )
+            for event in found:
+                while moments and moments[0].time_ns < event.time_ns:
+                    yield moments.popleft()
+                yield event
+            if len(found) < FOLLOW_BATCH:
+                break
+            last_id = found[-1].id
+        for moment in moments:
+            yield moment
+
     async def list(
         self, *, limit: int = 100, before_id: int | None = None, actor_id: str | None = None
     ) -> Sequence[Event]:
@@ -124,6 +154,7 @@ class EventService:
     async def follow(self, *, after_id: int, moments: bool = False) -> AsyncIterator[EventFollower]:
         """Everything after `after_id`, then what comes; with `moments` those that come too."""
         follower = EventFollower(self._database, after_id, moments=moments)
+        follower.past_moments = tuple(self._moments)
         self._followers.add(follower)
         try:
             yield follower

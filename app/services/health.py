@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from app.core.errors import NotFound, SlipwayError
 from app.domain.container import Container, ContainerState
-from app.domain.event import EventType
 from app.domain.exec import ExecConfig
 from app.domain.health import (
     DEFAULT_TIMEOUT_NS,
@@ -24,10 +23,9 @@ from app.domain.health import (
 )
 from app.domain.image import Healthcheck
 from app.oci.store import ImageStore
-from app.services.events import EventService
 from app.services.exec import ExecEnd, ExecService
 from app.services.feed import ChangeFeed
-from app.services.registry import ContainerRegistry
+from app.services.registry import ContainerRegistry, Happening
 
 NS_PER_S = 1_000_000_000
 RETRY_DELAY_S = 1.0
@@ -58,13 +56,11 @@ class HealthService:
         self,
         registry: ContainerRegistry,
         images: ImageStore,
-        events: EventService,
         exec_service: ExecService,
         feed: ChangeFeed,
     ) -> None:
         self._registry = registry
         self._images = images
-        self._events = events
         self._exec = exec_service
         self._feed = feed
         self._watches: dict[str, _Watch] = {}
@@ -151,9 +147,7 @@ class HealthService:
 
     async def _tell(self, container: Container, status: HealthStatus) -> None:
         with contextlib.suppress(SlipwayError):  # the status is shown all the same
-            await self._events.note(
-                EventType.CONTAINER, f"health_status: {status}", container.id, container.name
-            )
+            await self._registry.note(container, Happening(f"health_status: {status}"))
 
     async def _probe(self, container: Container, check: _Check) -> Probe:
         timeout_ns = check.settings.timeout_ns or DEFAULT_TIMEOUT_NS

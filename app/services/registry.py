@@ -40,6 +40,7 @@ class Happening:
             time_ns=time.time_ns(),
             initiator=self.initiator,
             attributes=self.attributes,
+            subject={**container.config.labels, "image": container.config.image},
         )
 
 
@@ -167,6 +168,10 @@ class ContainerRegistry:
         self.exits.changed(before, after)
         self._announce(after, vm_id=after.vm_id or before.vm_id, journal=happening is not None)
         return self._shown(after)
+
+    async def note(self, container: Container, happening: Happening) -> None:
+        """Write into the journal what changes no record."""
+        await self._events.record(happening.event(container))
 
     async def delete(self, container: Container, happening: Happening) -> None:
         """Remove the record; the journal keeps the event."""

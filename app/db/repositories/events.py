@@ -29,6 +29,7 @@ class EventRepository:
                 time_ns=event.time_ns,
                 initiator=event.initiator,
                 attributes=encode_attributes(event.attributes),
+                subject=encode_attributes(event.subject),
             )
             .returning(EventRow.id)
         )
@@ -38,6 +39,16 @@ class EventRepository:
     async def after(self, event_id: int, *, limit: int = 100) -> list[Event]:
         """Oldest first: at most `limit` that came after `event_id`."""
         query = select(EventRow).where(EventRow.id > event_id).order_by(EventRow.id).limit(limit)
+        return [_to_event(row) for row in await self._session.scalars(query)]
+
+    async def since(self, time_ns: int, *, after_id: int, up_to_id: int, limit: int) -> list[Event]:
+        """Oldest first: at most `limit` of that time or later, with ids between the two."""
+        query = (
+            select(EventRow)
+            .where(EventRow.id > after_id, EventRow.id <= up_to_id, EventRow.time_ns >= time_ns)
+            .order_by(EventRow.id)
+            .limit(limit)
+        )
         return [_to_event(row) for row in await self._session.scalars(query)]
 
     async def list(
@@ -79,5 +90,6 @@ def _to_event(row: EventRow) -> Event:
         time_ns=row.time_ns,
         initiator=row.initiator,
         attributes=decode_attributes(row.attributes),
+        subject=decode_attributes(row.subject),
         id=row.id,
     )
