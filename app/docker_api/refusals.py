@@ -65,6 +65,9 @@ def _check_network(body: CreateBody) -> None:
         raise Unsupported(f"publishing port {port} refused: {_NO_NETWORK}")
     if host.links:
         raise Unsupported(f"link {host.links[0]} refused: {_NO_NETWORK}")
+    for entry in host.extra_hosts:
+        if entry.endswith(":host-gateway"):
+            raise Unsupported(f"extra host {entry} refused: {_NO_NETWORK}")
     if body.mac_address:
         raise Unsupported(f"MAC address {body.mac_address} refused: {_NO_NETWORK}")
     for name in (host.network_mode, *body.networking_config.endpoints_config):

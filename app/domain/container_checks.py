@@ -1,6 +1,7 @@
 """Whether what an operator asks for can be: every field on its own and together."""
 
 import re
+from ipaddress import ip_address
 
 from app.core.errors import InvalidFields
 from app.core.units import MIB
@@ -14,6 +15,7 @@ MAXIMUM_CPUS = 256
 NAME_PATTERN = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")  # moby, daemon/names
 LABEL_LIMIT_BYTES = 64 * 1024
 SHORTEST_HEALTH_NS = 1_000_000  # moby, runconfig, MinimumDuration
+_SYSCTL = re.compile(r"[a-zA-Z0-9_-]+([./][a-zA-Z0-9_-]+)+")
 _CPUSET = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 ENV_LIMIT_BYTES = 96 * 1024  # argv and env together fit a request of 256 KiB
 
@@ -42,7 +44,15 @@ def check_config(config: ContainerConfig) -> None:
         InvalidFields: One text for each faulty field.
     """
     faults: dict[str, str] = {}
-    for check in (_check_process, _check_health, _check_memory, _check_limits, _check_policy):
+    for check in (
+        _check_process,
+        _check_health,
+        _check_memory,
+        _check_limits,
+        _check_places,
+        _check_names,
+        _check_policy,
+    ):
         faults.update(check(config))
     if faults:
         raise InvalidFields(faults)
@@ -190,6 +200,47 @@ def _check_cpu_tuning(config: ContainerConfig) -> dict[str, str]:
     return {}
 
 
+def _check_places(config: ContainerConfig) -> dict[str, str]:
+    """Paths in the container, and what goes with them."""
+    for path, options in config.tmpfs.items():
+        if not path.startswith("/") or "\0" in path + options:
+            return {"tmpfs": f"invalid mount path: '{path}' mount path must be absolute"}
+    for path in (*(config.masked_paths or ()), *(config.read_only_paths or ())):
+        if not path.startswith("/") or "\0" in path:
+            return {"masked_paths": f"the path {path!r} is not absolute"}
+    for name, value in config.sysctls.items():
+        if not _SYSCTL.fullmatch(name) or "\0" in value:
+            return {"sysctls": f"invalid sysctl {name!r}"}
+    return {}
+
+
+def _check_names(config: ContainerConfig) -> dict[str, str]:
+    """What ends up in /etc/hosts and /etc/resolv.conf: a line must stay a line."""
+    for entry in config.extra_hosts:
+        name, colon, address = entry.partition(":")
+        if not colon or not _is_host_name(name) or not _is_address(address.strip("[]")):
+            return {"extra_hosts": f'bad format for add-host: "{entry}"'}
+    for server in config.dns_servers:
+        if not _is_address(server):
+            return {"dns_servers": f"invalid IP address: {server}"}
+    for word in (*config.dns_options, *config.dns_search, config.domainname):
+        if any(letter.isspace() or letter == "\0" for letter in word):
+            return {"dns_search": f"{word!r} is not one word"}
+    return {}
+
+
+def _is_host_name(text: str) -> bool:
+    return bool(text) and not any(letter.isspace() or letter in "\0#" for letter in text)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _check_policy(config: ContainerConfig) -> dict[str, str]:
     policy = config.restart_policy
     if policy.maximum_retries < 0:
@@ -197,5 +248,5 @@ def _check_policy(config: ContainerConfig) -> dict[str, str]:
     if policy.maximum_retries and policy.name is not RestartPolicyName.ON_FAILURE:
         return {"restart_policy": f"Policy {policy.name} takes no retry count"}
     if config.auto_remove and policy.name is not RestartPolicyName.NO:
-        return {"auto_remove": "Can't remove the container at its end and restart it as well"}
+        return {"auto_remove": "can't create 'AutoRemove' container with restart policy"}
     return {}

@@ -190,7 +190,7 @@ def _hosts(config: ContainerConfig) -> str:
     lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
     for entry in config.extra_hosts:
         name, _, address = entry.partition(":")
-        lines.append(f"{address}\t{name}")
+        lines.append(f"{address.strip('[]')}\t{name}")
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -98,6 +98,7 @@ def test_fields_of_the_host(host: dict[str, Any], field: str, value: object) -> 
         ({"VolumesFrom": ["x"]}, Unsupported, "volumes of x"),
         ({"PortBindings": {"80/tcp": [{"HostPort": "80"}]}}, Unsupported, "publishing port 80/tcp"),
         ({"Links": ["a:b"]}, Unsupported, "link a:b"),
+        ({"ExtraHosts": ["h:host-gateway"]}, Unsupported, "extra host h:host-gateway"),
         ({"NetworkMode": "host"}, Unsupported, "can't share namespaces"),
         ({"NetworkMode": "container:x"}, Unsupported, "can't share namespaces"),
         ({"NetworkMode": "mine"}, Unsupported, "network mine not found"),
