@@ -5,7 +5,7 @@ import contextlib
 import platform
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +25,9 @@ from app.oci.compression import SNIFF_BYTES, detect_compression
 from app.oci.config import Descriptor, parse_object
 from app.oci.conversion import convert_layer, scan_layer
 from app.oci.importer import Importer, PreparedImage, RootfsOptions, step_timeout_s
+from app.oci.intake import Intake, renamed
 from app.oci.layer_disks import LayerDisks
+from app.oci.layer_fetch import LayerFetches
 from app.oci.layout import Layout, StoredImage
 from app.oci.limits import ImportLimits
 from app.oci.saving import save_archive
@@ -33,6 +35,8 @@ from app.oci.streams import CancelToken, FileRange
 from app.oci.work import Workers, disk_error, settle
 
 T = TypeVar("T")
+
+DOWNLOADS = 3  # layers that come from registries at the same time
 
 _GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -69,11 +73,14 @@ class ImageStore:
     `open()` and `close()`, every method may be called concurrently, in one event loop.
     """
 
-    def __init__(self, root: Path, *, limits: ImportLimits | None = None) -> None:
+    def __init__(
+        self, root: Path, *, limits: ImportLimits | None = None, downloads: int = DOWNLOADS
+    ) -> None:
         self._layout = Layout(root)
-        self._limits = limits or ImportLimits()
+        self.limits = limits or ImportLimits()
         self._workers = Workers()
         self._disks = LayerDisks(self._layout, self._workers)
+        self.fetches = LayerFetches(self._layout, self._disks, self.limits, parallel=downloads)
         self._catalog = Catalog(self._layout)
         self._leases: Counter[str] = Counter()
         self._changes = asyncio.Lock()
@@ -93,7 +100,8 @@ class ImageStore:
             raise disk_error(error, "opening the image store") from error
 
     async def close(self) -> None:
-        """Wait for the threads. Cancel running imports first. Idempotent."""
+        """Wait for the threads. Cancel running imports and pulls first. Idempotent."""
+        await self.fetches.close()
         await self._workers.close()
 
     def list_images(self) -> list[Image]:
@@ -169,21 +177,37 @@ class ImageStore:
         options: RootfsOptions,
         report: Callable[[ImportProgress], None],
     ) -> list[Image]:
+        async with self.intake() as intake:
+            importer = Importer(
+                self._layout,
+                self._workers,
+                self._disks,
+                staging=intake.staging,
+                limits=self.limits,
+                known=intake.known,
+                report=report,
+                pin=intake.pin,
+            )
+            prepared = await importer.prepare(chunks, options)
+            return await intake.publish(renamed(prepared, name))
+
+    @contextlib.asynccontextmanager
+    async def intake(self) -> AsyncIterator[Intake]:
+        """Bring images in: after an error or cancellation the store is as before."""
+
+        async def publish(prepared: list[PreparedImage]) -> list[Image]:
+            return await self._change(lambda: self._catalog.publish(prepared, self.limits))
+
         async with self._layout.staging() as staging:
             with contextlib.ExitStack() as pins:
-                importer = Importer(
-                    self._layout,
-                    self._workers,
-                    self._disks,
-                    staging=staging,
-                    limits=self._limits,
-                    known=self._catalog.known_layers(),
-                    report=report,
-                    pin=lambda digest: pins.enter_context(self._disks.pinned([digest])),
-                )
                 try:
-                    prepared = _renamed(await importer.prepare(chunks, options), name)
-                    return await self._change(lambda: self._catalog.publish(prepared, self._limits))
+                    yield Intake(
+                        self._layout,
+                        staging,
+                        known=self._catalog.known_layers(),
+                        pin=lambda digest: pins.enter_context(self._disks.pinned([digest])),
+                        publish=publish,
+                    )
                 except BaseException:
                     pins.close()
                     await self._change(lambda: self._catalog.sweep(self._disks.pins))
@@ -260,7 +284,7 @@ class ImageStore:
             CorruptData: A blob is lost or damaged.
             ResourceExhausted: The disk is full.
         """
-        stored = self._stored(image)
+        stored = self.stored(image)
         blobs = dict(zip(stored.image.diff_ids, stored.layers, strict=True))
         return tuple(
             [
@@ -296,7 +320,7 @@ class ImageStore:
         with file:
             compression = detect_compression(file.read(SNIFF_BYTES))
             source = FileRange(file, 0, descriptor.size_bytes)
-            scanned = scan_layer(source, compression, what=what, limits=self._limits, token=token)
+            scanned = scan_layer(source, compression, what=what, limits=self.limits, token=token)
             if (scanned.diff_id, scanned.blob_digest) != (diff_id, descriptor.digest):
                 raise CorruptData(
                     f"{what}: its blob {descriptor.digest} is damaged",
@@ -311,7 +335,7 @@ class ImageStore:
             ImageNotFound: The image is gone.
             CorruptData: Its file is damaged.
         """
-        stored = self._stored(image)
+        stored = self.stored(image)
         data = await asyncio.to_thread(self._layout.read_blob, stored.config)
         document = parse_object(data, what=f"image {image.short_id}")
         return StoredDocument(document, stored.layer_sizes_bytes)
@@ -326,14 +350,23 @@ class ImageStore:
         async with contextlib.AsyncExitStack() as stack:
             for item in wanted:
                 await stack.enter_async_context(self.lease(item.image.id))
-            stored = [(self._stored(item.image), item.references) for item in wanted]
+            stored = [(self.stored(item.image), item.references) for item in wanted]
             yield save_archive(self._layout, stored)
 
-    def _stored(self, image: Image) -> StoredImage:
+    def stored(self, image: Image) -> StoredImage:
+        """The image with where its parts lie.
+
+        Raises:
+            ImageNotFound: It is gone.
+        """
         stored = self._catalog.stored(image.id)
         if stored is None:
             raise ImageNotFound(image.display_name if image.references else image.short_id)
         return stored
+
+    def blob_path(self, digest: Digest) -> Path:
+        """Where a blob lies; lease its image while it is read."""
+        return self._layout.blob_path(digest)
 
     async def used_bytes(self) -> int:
         """Disk space of all images."""
@@ -354,26 +387,3 @@ class ImageStore:
 
 def _ignore(_: ImportProgress) -> None:
     """Progress that nobody asked for."""
-
-
-def _renamed(prepared: list[PreparedImage], name: Reference | None) -> list[PreparedImage]:
-    """Apply the caller's name, or clean the archive's own: tags only."""
-    if name is None:
-        return [
-            replace(
-                item,
-                references=tuple(
-                    replace(reference, digest=None)
-                    for reference in item.references
-                    if reference.tag is not None
-                ),
-            )
-            for item in prepared
-        ]
-    if len(prepared) != 1:
-        raise InvalidArgument(
-            f"the archive holds {len(prepared)} images, so one name can't be given to it",
-            field="reference",
-            advice="Leave the name empty to keep the archive's own.",
-        )
-    return [replace(prepared[0], references=(name,))]
