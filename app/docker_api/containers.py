@@ -38,7 +38,8 @@ async def list_containers(
     """Newest first."""
     wanted = dict(parse_filters(filters, FILTERS))
     wanted |= {name: (value,) for name, value in (("since", since), ("before", before)) if value}
-    containers = await services.containers.list()
+    # Filters may name others than those that run.
+    containers = await services.containers.list(all=all or limit > 0 or bool(wanted))
     images = {image.id: image for image in await services.images.list()}
     names = {name.familiar: image for image in images.values() for name in image.references}
     chosen = select(

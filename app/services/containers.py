@@ -10,7 +10,7 @@ from dataclasses import replace
 from app.core.errors import AlreadyInState, Conflict, InvalidArgument, NotFound
 from app.core.ids import new_container_id
 from app.domain import container as rules
-from app.domain.container import Container, ContainerState
+from app.domain.container import LIVE_STATES, Container, ContainerState
 from app.domain.container_checks import check_config, check_name
 from app.domain.container_config import ContainerConfig, plan_process
 from app.domain.image import ImageConfig
@@ -27,6 +27,7 @@ from app.services.supervisor import Supervisor
 from app.storage.scratch import ScratchDisks
 
 NAME_ATTEMPTS = 8
+BUSY_STATES = LIVE_STATES | {ContainerState.RESTARTING}
 ENDED_STATES = frozenset({ContainerState.CREATED, ContainerState.EXITED, ContainerState.DEAD})
 
 
@@ -69,9 +70,8 @@ class ContainerService:
     # --- queries -----------------------------------------------------------------------------
 
     async def list(self, *, all: bool = True) -> Sequence[Container]:
-        """Newest first; without `all` only those that live."""
-        containers = await self._registry.list()
-        return containers if all else [each for each in containers if each.is_live]
+        """Newest first; without `all` only those that live or wait for a restart."""
+        return await self._registry.list(states=None if all else BUSY_STATES)
 
     async def get(self, reference: str) -> Container:
         """One container."""

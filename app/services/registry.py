@@ -5,13 +5,13 @@ can't both claim a start, and no lock is held across a boot.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from app.db.database import Database
 from app.db.repositories.containers import ContainerRepository
 from app.db.repositories.events import EventRepository
-from app.domain.container import Container
+from app.domain.container import Container, ContainerState
 from app.domain.event import Event, EventType
 from app.domain.health import Health
 from app.services.events import EventService
@@ -114,10 +114,12 @@ class ContainerRegistry:
         health = self._health.get(container.id)
         return replace(shown, health=health) if health is not None else shown
 
-    async def list(self) -> Sequence[Container]:
-        """All, newest first."""
+    async def list(
+        self, *, states: Collection[ContainerState] | None = None
+    ) -> Sequence[Container]:
+        """All, or those in these states; newest first."""
         async with self._database.read() as session:
-            containers = await ContainerRepository(session).list()
+            containers = await ContainerRepository(session).list(states=states)
         return [self._shown(container) for container in containers]
 
     async def find(self, reference: str) -> Container:
