@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import signal
 import struct
 import termios
 from typing import Self
@@ -56,6 +57,11 @@ class DockerTerminal:
     def resize(self, rows: int, columns: int) -> None:
         """Give the terminal another size."""
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    async def signal_size(self) -> None:
+        """Tell the command, which leads the terminal's session, of the new size."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGWINCH)
 
     def _read(self) -> None:
         with contextlib.suppress(OSError):  # EIO once the other end is closed
