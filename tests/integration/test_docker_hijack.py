@@ -270,29 +270,15 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def openssl(*args: str) -> None:
         subprocess.run(["openssl", *args], cwd=directory, check=True, capture_output=True)
 
-    openssl(
-        "req", "-x509", *key, "-days", "2", "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem"
-    )
-    openssl(
-        "req",
-        "-x509",
-        *key,
-        "-days",
-        "2",
-        "-subj",
-        "/CN=evil",
-        "-keyout",
-        "evil-key.pem",
-        "-out",
-        "evil.pem",
-    )
+    for who in ("ca", "evil"):
+        names = ("-subj", f"/CN={who}", "-keyout", f"{who}-key.pem", "-out", f"{who}.pem")
+        openssl("req", "-x509", *key, "-days", "2", *names)
     for who in ("server", "alice"):
         (directory / "extensions").write_text("subjectAltName=IP:127.0.0.1\n")
+        names = ("-subj", f"/CN={who}", "-keyout", f"{who}-key.pem", "-out", f"{who}.csr")
+        openssl("req", *key, *names)
         openssl(
-            "req", *key, "-subj", f"/CN={who}", "-keyout", f"{who}-key.pem", "-out", f"{who}.csr"
-        )
-        openssl(
-            "x509", "-req", "-in", f"{who}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
+            "x509", "-req", "-in", f"{who}.csr", "-CA", "ca.pem", "-CAkey", "ca-key.pem",
             "-CAcreateserial", "-days", "2", "-extfile", "extensions", "-out", f"{who}.pem",
         )  # fmt: skip
     return directory
@@ -343,7 +329,14 @@ async def test_who_has_no_certificate_of_the_authority_is_refused(
                 certificates / f"{identity}.pem", certificates / f"{identity}-key.pem"
             )
         with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
-            reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
-            writer.write(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
-            async with asyncio.timeout(DEADLINE_S):
-                await reader.readuntil(b"\r\n\r\n")
+            await _ping(host, int(port), context)
+
+
+async def _ping(host: str, port: int, context: ssl.SSLContext) -> None:
+    reader, writer = await asyncio.open_connection(host, port, ssl=context)
+    try:
+        writer.write(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(DEADLINE_S):
+            await reader.readuntil(b"\r\n\r\n")
+    finally:
+        writer.close()
