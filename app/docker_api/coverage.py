@@ -166,7 +166,7 @@ _SYSTEM = (
         "Of containers and images only. `since` reaches back over the whole journal, for execs and "
         "attachments over the last 256.",
     ),
-    Operation("GET", "/system/df", _NOT_YET),
+    Operation("GET", "/system/df", _DIFFERENT, "There are no volumes and no cache of builds."),
     Operation(
         "POST", "/session", _REFUSED, "No BuildKit inside: `DOCKER_BUILDKIT=0`, or buildx's own."
     ),

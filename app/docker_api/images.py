@@ -1,18 +1,18 @@
 """/images: list, show, name, remove; archives and registries are in other modules."""
 
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 
 from app.core.errors import Unsupported
 from app.docker_api.access import Initiator, ServicesOf
+from app.docker_api.disk_usage import layer_sizes
 from app.docker_api.image_filters import LIST_FILTERS, PRUNE_FILTERS, pruned, select
 from app.docker_api.image_view import history_view, inspect_view, list_view, shared_sizes
 from app.docker_api.parameters import Flag, filter_flag, parse_filters
 from app.docker_api.versions import AskedVersion
 from app.domain.image import ImageRemoval
-from app.services.bundle import Services
 
 router = APIRouter(prefix="/images")
 
@@ -24,12 +24,12 @@ async def list_images(
     services: ServicesOf,
     version: AskedVersion,
     filters: str = "",
-    shared_size: Flag = False,
+    shared_size: Annotated[Flag, Query(alias="shared-size")] = False,
 ) -> list[dict[str, Any]]:
     """Newest first; `all` changes nothing, since there are no images between those with names."""
     wanted = parse_filters(filters, LIST_FILTERS)
     images = list(await services.images.list())
-    shared = await _shared(services) if shared_size else {}
+    shared = shared_sizes(images, await layer_sizes(services)) if shared_size else {}
     return [
         list_view(
             image,
@@ -40,15 +40,6 @@ async def list_images(
         )
         for image, names in select(images, wanted, find=services.images.find)
     ]
-
-
-async def _shared(services: Services) -> dict[str, int]:
-    images = await services.images.list()
-    layers: dict[str, int] = {}
-    for image in images:
-        stored = await services.images.document(image)
-        layers.update(zip(image.diff_ids, stored.layer_sizes_bytes, strict=False))
-    return shared_sizes(images, layers)
 
 
 @router.get("/search")

@@ -208,6 +208,13 @@ async def test_volumes_and_networks_say_what_there_is(docker: DockerClient) -> N
     await docker.ok("network", "prune", "-f")
 
 
+async def test_system_df(docker: DockerClient) -> None:
+    await docker.ok("tag", "busybox", "other:1")
+    lines = (await docker.ok("system", "df", "--format", "{{.Type}} {{.TotalCount}}")).splitlines()
+    assert lines == ["Images 1", "Containers 0", "Local Volumes 0", "Build Cache 0"]
+    assert "busybox" in await docker.ok("system", "df", "-v")
+
+
 async def test_system_prune(docker: DockerClient) -> None:
     container_id = (await docker.ok("create", "busybox")).strip()
     await docker.ok("import", "-", stdin=rootfs())

@@ -120,6 +120,16 @@ async def test_images(api: httpx2.AsyncClient) -> None:
     assert differences(await get(api, "/images/busybox/history"), SHAPES["image_history"]) == []
 
 
+async def test_disk_usage(api: httpx2.AsyncClient) -> None:
+    await api.post("/containers/create?name=g1", json=CREATE)
+    found = await get(api, "/system/df")
+    assert differences(found, {**SHAPES["df"], "Volumes": [], "BuildCache": []}) == []
+    assert found["LayersSize"] == found["Images"][0]["Size"] > 0
+    assert found["Images"][0]["Containers"] == 1
+    assert list(await get(api, "/system/df?type=volume")) == ["Volumes"]
+    assert (await api.get("/system/df?type=odd")).status_code == 400
+
+
 async def test_networks_and_volumes(api: httpx2.AsyncClient) -> None:
     assert differences(await get(api, "/networks/none"), SHAPES["network"]) == []
     assert differences(await get(api, "/networks"), [SHAPES["network"]]) == []
