@@ -14,6 +14,7 @@
 #include "protocol.h"
 #include "requests.h"
 #include "spec.h"
+#include "tree.h"
 
 #define RESULT_LIMIT_BYTES 16384
 #define PROCESSES_LIMIT_BYTES 49152 /* below what an answer may have */
@@ -221,6 +222,13 @@ static int processes(struct call *call)
 	return error ? error : platform_processes(call->container, &call->result, call->error);
 }
 
+static int tree(struct call *call)
+{
+	int error = need_container(call);
+
+	return error ? error : tree_begin(call->container, call->fields, call->error);
+}
+
 static int freeze(struct call *call)
 {
 	int error = need_container(call);
@@ -326,7 +334,9 @@ static int (*const operations[])(struct call *) = {
 	[OP_UPDATE] = update,	    [OP_DELETE] = delete,
 	[OP_POWER_OFF] = switch_off,   [OP_QUIESCE] = quiesce,
 	[OP_AWAIT_MEMORY] = await_memory, [OP_RECLAIM] = reclaim,
-	[OP_PROCESSES] = processes,
+	[OP_PROCESSES] = processes,    [OP_STAT_PATH] = tree,
+	[OP_READ_TREE] = tree,	    [OP_WRITE_TREE] = tree,
+	[OP_LIST_CHANGES] = tree,
 };
 
 void operation_run(uint64_t id, const uint8_t *message, size_t length)

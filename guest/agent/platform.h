@@ -43,6 +43,8 @@ void platform_terminal(struct launch *l, int *master, int *slave);
 /* User, groups, capabilities, seccomp, limits; the next is execve. May put HOME into the
  * environment. */
 void platform_secure(struct launch *l);
+/* Opens the directory that a tree operation works in; joins what it must for that. 0 or an errno. */
+int platform_tree_root(const struct container *c, unsigned view, int *root, char *error);
 /* Where the agent's own binary can be executed from, for --init. */
 int platform_agent_fd(void);
 

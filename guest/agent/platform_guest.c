@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
@@ -287,4 +288,38 @@ void platform_power_off(void)
 {
 	sync();
 	reboot(RB_POWER_OFF);
+}
+
+static int join_mounts(const struct container *c)
+{
+	char path[32];
+	int fd, error;
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", (int)c->init->pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	error = fd < 0 || setns(fd, CLONE_NEWNS) ? errno : 0;
+	if (fd >= 0)
+		close(fd);
+	return error;
+}
+
+/* The root as it is under what is mounted in it. */
+static int plain_root(void)
+{
+	return open_tree(AT_FDCWD, "/", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+}
+
+int platform_tree_root(const struct container *c, unsigned view, int *root, char *error)
+{
+	int number;
+
+	if (view == TREE_VIEW_UPPER) {
+		*root = openat(c->platform->scratch, "upper", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		return *root < 0 ? failed(error, errno, "can't open the container's own layer") : 0;
+	}
+	number = join_mounts(c);
+	if (number)
+		return failed(error, number, "can't join the container's mounts");
+	*root = view == TREE_VIEW_ROOT ? plain_root() : open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return *root < 0 ? failed(error, errno, "can't open the container's root") : 0;
 }

@@ -102,6 +102,11 @@ static bool strings(struct fields f, struct arena *a, uint16_t tag, struct strin
 	return true;
 }
 
+bool strings_parse(struct fields f, struct arena *a, uint16_t tag, struct strings *to)
+{
+	return strings(f, a, tag, to);
+}
+
 bool number_parse(struct fields f, uint16_t tag, uint64_t *value)
 {
 	struct field field;

@@ -112,6 +112,8 @@ bool process_spec_parse(struct fields f, struct arena *a, struct process_spec *s
 bool limits_parse(struct fields f, struct limits *l);
 /* 1 to 64 characters of [A-Za-z0-9_.-], the first a letter or digit; copied to `to`. */
 bool id_parse(struct fields f, uint16_t tag, char to[ID_SIZE]);
+/* `to` zeroed by the caller. */
+bool strings_parse(struct fields f, struct arena *a, uint16_t tag, struct strings *to);
 bool number_parse(struct fields f, uint16_t tag, uint64_t *value);
 
 #endif
