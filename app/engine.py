@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from app.core.errors import SlipwayError
 from app.db.database import Database
@@ -16,8 +17,9 @@ from app.guest.image import GuestImage
 from app.hypervisor.port import Hypervisor
 from app.logs.follow import LogHub
 from app.logs.store import LogStore
+from app.oci.registry.options import RegistryOptions, parse_insecure, parse_mirrors
 from app.oci.starter import import_starter
-from app.oci.store import ImageStore
+from app.oci.store import DOWNLOADS, ImageStore
 from app.services.accounts import AccountService
 from app.services.admission import Admission
 from app.services.attach import AttachService
@@ -37,6 +39,7 @@ from app.services.limits import LimitService
 from app.services.logs import LogService
 from app.services.parts import EngineParts
 from app.services.processes import ProcessService
+from app.services.registries import RegistryService
 from app.services.registry import ContainerRegistry
 from app.services.residency import ResidencySampler
 from app.services.stats import StatsService
@@ -148,6 +151,7 @@ def _assemble(
         exec=exec_service,
         attach=AttachService(registry, attach_hub, stores.log_store),
         images=images,
+        registries=RegistryService(stores.images, registry_options(settings), events, feed),
         logs=LogService(stores.log_store, hub, containers),
         events=events,
         hosts=_make_hosts(
@@ -162,6 +166,20 @@ def _assemble(
         feed=feed,
     )
     return services, supervisor, templates
+
+
+def registry_options(settings: Settings) -> RegistryOptions:
+    """How the settings say that registries are reached.
+
+    Raises:
+        InvalidArgument: A mirror or an insecure registry is malformed.
+    """
+    return RegistryOptions(
+        mirrors=parse_mirrors(settings.registry_mirrors),
+        insecure=parse_insecure(settings.registry_insecure),
+        ca=Path(settings.registry_ca).expanduser() if settings.registry_ca else None,
+        downloads=DOWNLOADS,
+    )
 
 
 def _make_admission(settings: Settings, facts: HostFacts) -> Admission:

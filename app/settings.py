@@ -43,6 +43,17 @@ class Settings(BaseSettings):
     )
     docker_tls_cert: str = Field(default="", description="PEM file of the server's certificate.")
     docker_tls_key: str = Field(default="", description="PEM file of the server's key.")
+    registry_mirrors: str = Field(
+        default="", description="URLs of mirrors of docker.io, asked in order before it."
+    )
+    registry_insecure: str = Field(
+        default="",
+        description="Registries or networks where certificates aren't checked and HTTP is tried.",
+    )
+    registry_ca: str = Field(
+        default="",
+        description="PEM file of more authorities for registries, or a directory like certs.d.",
+    )
     default_memory_bytes: int = Field(
         default=GIB, ge=128 * MIB, description="VM memory of a container without a memory limit."
     )

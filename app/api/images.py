@@ -41,7 +41,7 @@ class ImageView(BaseModel):
         """From the store's view."""
         return cls(
             id=image.id,
-            references=[reference.familiar for reference in image.references],
+            references=[reference.familiar for reference in image.tags],
             created=image.created,
             architecture=image.architecture,
             os=image.os,

@@ -31,7 +31,6 @@ _SAME, _DIFFERENT = Verdict.SAME, Verdict.DIFFERENT
 _REFUSED, _NOT_YET = Verdict.REFUSED, Verdict.NOT_YET
 _NO_VOLUMES = "There are no volumes in this release."
 _NO_NETWORK = "Containers have no network card in this release; there is the network `none`."
-_NO_REGISTRY = "This release speaks with no registry."
 
 _CONTAINERS = (
     Operation(
@@ -117,7 +116,8 @@ _IMAGES = (
         "POST",
         "/images/create",
         _DIFFERENT,
-        f"`fromSrc=-` imports a root filesystem; nothing is fetched from URLs. {_NO_REGISTRY}",
+        "`fromSrc=-` imports a root filesystem; nothing is fetched from URLs. An image of several "
+        "platforms is kept for the one that is pulled.",
     ),
     Operation(
         "GET",
@@ -126,7 +126,13 @@ _IMAGES = (
         "`GraphDriver.Data` is empty, `LastTagTime` unknown.",
     ),
     Operation("GET", "/images/{name}/history", _SAME),
-    Operation("POST", "/images/{name}/push", _REFUSED, _NO_REGISTRY),
+    Operation(
+        "POST",
+        "/images/{name}/push",
+        _DIFFERENT,
+        "Layers go as they are kept: what was pulled keeps its digests, what was imported or "
+        "loaded uncompressed is not compressed.",
+    ),
     Operation("POST", "/images/{name}/tag", _SAME),
     Operation(
         "DELETE",
@@ -151,10 +157,10 @@ _IMAGES = (
         "Also tells the names that an image of the archive had before.",
     ),
     Operation("POST", "/commit", _NOT_YET),
-    Operation("GET", "/distribution/{name}/json", _REFUSED, _NO_REGISTRY),
+    Operation("GET", "/distribution/{name}/json", _SAME),
 )
 _SYSTEM = (
-    Operation("POST", "/auth", _REFUSED, _NO_REGISTRY),
+    Operation("POST", "/auth", _SAME),
     Operation("GET", "/info", _DIFFERENT, "Tells of the engine, its hypervisor and the guest."),
     Operation("GET", "/version", _DIFFERENT, "Likewise."),
     Operation("GET", "/_ping", _SAME),

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from app.core import errors
 from app.domain.container import IsPaused, NotRunning
+from app.domain.registry import LoginFailed, RegistryDenied, RegistryFailed
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,9 @@ _STATUSES: dict[type[errors.SlipwayError], HTTPStatus] = {
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.PrerequisiteMissing: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ResourceExhausted: HTTPStatus.INTERNAL_SERVER_ERROR,
+    LoginFailed: HTTPStatus.UNAUTHORIZED,
+    RegistryDenied: HTTPStatus.INTERNAL_SERVER_ERROR,  # what a registry refuses, Docker passes on
+    RegistryFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 
 # Clients match the texts of the other kinds, so nothing may follow them.

@@ -15,7 +15,8 @@ from app.docker_api.access import Initiator, ServicesOf
 from app.docker_api.errors import text_of
 from app.docker_api.parameters import Flag
 from app.docker_api.progress import error_line, line, step
-from app.docker_api.registry import pull_refusal
+from app.docker_api.pulling import TransferResponse, draw_pull, reference_of, wants_all_tags
+from app.docker_api.registry_auth import RegistryCredentials
 from app.domain.image import Image, ImageConfig, ImportProgress, ImportStage
 from app.domain.image_changes import apply_changes
 from app.services.bundle import Services
@@ -124,9 +125,9 @@ async def _outcome(loading: Coroutine[None, None, Sequence[Image]]) -> bytes:
 
 
 def _loaded(image: Image) -> bytes:
-    if not image.references:
+    if not image.tags:
         return line(stream=f"Loaded image ID: {image.id}\n")
-    return b"".join(line(stream=f"Loaded image: {name.familiar}\n") for name in image.references)
+    return b"".join(line(stream=f"Loaded image: {name.familiar}\n") for name in image.tags)
 
 
 @router.get("/get")
@@ -161,16 +162,25 @@ async def create_image(
     request: Request,
     services: ServicesOf,
     initiator: Initiator,
+    credentials: RegistryCredentials,
     from_image: Annotated[str, Query(alias="fromImage")] = "",
     from_src: Annotated[str, Query(alias="fromSrc")] = "",
     repo: str = "",
     tag: str = "",
     message: str = "",
+    platform: str = "",
     changes: Annotated[list[str] | None, Query()] = None,
 ) -> Response:
-    """Import a root filesystem; from a registry, another module pulls."""
+    """Pull from a registry, or import a root filesystem."""
     if not from_src:
-        raise pull_refusal(from_image)
+        transfer = await services.registries.pull(
+            reference_of(from_image, tag),
+            credentials=credentials,
+            initiator=initiator,
+            platform=platform,
+            all_tags=wants_all_tags(from_image, tag),
+        )
+        return TransferResponse(transfer, draw_pull)
     if from_src != FROM_BODY:
         raise Unsupported(
             f"importing from {from_src} is not supported: this engine fetches no files",

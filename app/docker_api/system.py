@@ -9,7 +9,6 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from app.core.errors import Unsupported
 from app.docker_api.access import ServicesOf
 from app.docker_api.times import iso_time
 from app.docker_api.versions import ENGINE_VERSION, NEWEST, OLDEST
@@ -193,16 +192,3 @@ def _what_it_is(host: HostView) -> dict[str, Any]:
         "ServerVersion": ENGINE_VERSION,
         "ProductLicense": "Apache-2.0",
     }
-
-
-@router.post("/auth")
-async def login() -> None:
-    """Check credentials of a registry.
-
-    Raises:
-        Unsupported: This engine speaks with no registry.
-    """
-    raise Unsupported(
-        "This engine does not speak with registries, so there is nothing to log in to",
-        advice="Bring images by `docker load` or `docker import`",
-    )

@@ -159,7 +159,15 @@ class RegistryLacks(NotFound):
 
 
 class RegistryDenied(PermissionDenied):
-    """The registry knows who asks, and refuses."""
+    """The registry knows who asks, and refuses.
+
+    Attributes:
+        said: The reason alone, without what was asked.
+    """
+
+    def __init__(self, message: str, *, said: str = "", advice: str = "") -> None:
+        super().__init__(message, advice=advice)
+        self.said = said or message
 
 
 class LoginFailed(RegistryDenied):

@@ -87,8 +87,9 @@ def _plan_by_name(
     is_leased: bool,
     asked_as: str,
 ) -> RemovalPlan:
-    if len(image.references) > 1:
-        return RemovalPlan((reference,), is_deleted=False)
+    untag = (reference, *_companions(image, reference))
+    if len(image.references) > len(untag):
+        return RemovalPlan(untag, is_deleted=False)
     if mine and not force:
         raise Conflict(
             f'conflict: unable to remove repository reference "{asked_as}" (must force)'
@@ -96,7 +97,15 @@ def _plan_by_name(
             f" {image.short_id}",
             advice="Remove the container first.",
         )
-    return RemovalPlan((reference,), is_deleted=not mine and not is_leased)
+    return RemovalPlan(untag, is_deleted=not mine and not is_leased)
+
+
+def _companions(image: Image, reference: Reference) -> tuple[Reference, ...]:
+    """Digests of a repository, which go with its last tag."""
+    others = [item for item in image.references if item.name == reference.name]
+    if reference.tag is None or any(item.tag and item != reference for item in others):
+        return ()
+    return tuple(item for item in others if item.tag is None)
 
 
 def _cannot_delete(image: Image, remedy: str, reason: str) -> Conflict:

@@ -213,15 +213,20 @@ class ImageStore:
                     await self._change(lambda: self._catalog.sweep(self._disks.pins))
                     raise
 
-    async def tag(self, name: str, reference: str) -> Image:
+    async def tag(self, name: str, reference: str, *, is_pushed: bool = False) -> Image:
         """Give an image one more name, taking it from the image that had it.
+
+        Args:
+            name: Reference, id or unique prefix.
+            reference: With a tag; or with a digest, which only a registry gives.
+            is_pushed: A registry has given it.
 
         Raises:
             ImageNotFound: No image `name`.
             InvalidArgument: `reference` is no name with a tag.
         """
         new = Reference.parse(reference)
-        if new.digest is not None:
+        if new.digest is not None and not is_pushed:
             raise InvalidArgument("refusing to create a tag with a digest reference")
         return await self._change(lambda: self._catalog.tag(name, new))
 

@@ -14,6 +14,7 @@ from app.services.images import ImageService
 from app.services.limits import LimitService
 from app.services.logs import LogService
 from app.services.processes import ProcessService
+from app.services.registries import RegistryService
 from app.services.stats import StatsService
 from app.services.upkeep import UpkeepService
 
@@ -26,6 +27,7 @@ class Services:
     exec: ExecService
     attach: AttachService
     images: ImageService
+    registries: RegistryService
     logs: LogService
     events: EventService
     hosts: HostService

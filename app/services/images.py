@@ -119,13 +119,13 @@ class ImageService:
         tags: Sequence[tuple[Image, Reference | None]] = [
             (image, reference)
             for image in self._store.list_images()
-            for reference in image.references
+            for reference in image.tags
             if is_repository and name in {reference.familiar_name, reference.name}
         ]
         if tags:
             return tags
         image = self._store.get(name)
-        tagged = (each for each in image.references if name in {each.familiar, str(each)})
+        tagged = (each for each in image.tags if name in {each.familiar, str(each)})
         return [(image, next(tagged, None))]
 
     def saving(

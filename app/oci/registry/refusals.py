@@ -84,4 +84,6 @@ def push_refusal(error: SlipwayError) -> SlipwayError:
     """Say it for a push, where a refusal is told as it came."""
     if isinstance(error, Refused) and error.code_word in {"DENIED", "UNAUTHORIZED"}:
         return RegistryDenied(error.said)
+    if isinstance(error, RegistryDenied):
+        return RegistryDenied(error.said)
     return error

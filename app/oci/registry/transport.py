@@ -13,7 +13,7 @@ from typing import Self
 import httpx2
 
 from app import __version__
-from app.domain.registry import Credentials, RegistryFailed
+from app.domain.registry import Credentials, RegistryDenied, RegistryFailed
 from app.oci.registry.auth import Authority, bounded_body
 from app.oci.registry.options import Endpoint, RegistryOptions
 from app.oci.registry.refusals import refusal
@@ -142,7 +142,7 @@ class Transport:
             if response.status_code == 401 and self._is_own(url) and not was_authorised:
                 await response.aclose()
                 was_authorised = True
-                header = await self.authority.answer(response, ask.scopes, header)
+                header = await self._authorised(ask, url, response, header)
                 if header is None:
                     raise refusal(ask.method, str(url), 401, b"")
                 continue
@@ -152,6 +152,16 @@ class Transport:
             await response.aclose()
             url = self._follow(url, location)
         raise RegistryFailed(f"{self.endpoint.base}: too many redirects", is_definite=True)
+
+    async def _authorised(
+        self, ask: Ask, url: httpx2.URL, response: httpx2.Response, sent: str | None
+    ) -> str | None:
+        try:
+            return await self.authority.answer(response, ask.scopes, sent)
+        except RegistryDenied as error:
+            raise RegistryDenied(
+                f'{ask.method.capitalize()} "{url}": {error.message}', said=error.message
+            ) from error
 
     def _follow(self, url: httpx2.URL, location: str) -> httpx2.URL:
         try:
@@ -178,6 +188,10 @@ class Transport:
             return await self._client.send(request, stream=True)
         except (httpx2.HTTPError, OSError) as error:
             raise unreachable(ask.method, self.endpoint, error, str(url)) from error
+
+    def absolute(self, asked: str, location: str) -> httpx2.URL:
+        """A place that an answer names, as a whole URL."""
+        return self._follow(httpx2.URL(asked), location)
 
     def _is_own(self, url: httpx2.URL) -> bool:
         """Whether a URL is the registry itself, which may hear who asks."""
