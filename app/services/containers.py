@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
-from app.core.errors import AlreadyInState, Conflict, InvalidArgument, NotFound
+from app.core.errors import AlreadyInState, Conflict, InvalidArgument, InvalidFields, NotFound
 from app.core.ids import new_container_id
 from app.domain import container as rules
 from app.domain.container import LIVE_STATES, Container, ContainerState
@@ -112,7 +112,7 @@ class ContainerService:
             Conflict: The name is taken.
         """
         check_config(config)
-        seccomp_program(config)  # and with it the names of capabilities
+        _check_security(config)
         chosen = check_name(name) if name else None
         # The lease keeps the image until the record refers to it.
         async with self._images.lease(config.image) as image:
@@ -378,6 +378,19 @@ class ContainerService:
         await self._finish_removal(container, "engine")
 
     async def _finish_removal(self, container: Container, initiator: str) -> None:
+        await self.supervisor.release_disk(container.id)
         await self._scratch.remove(container.id)
         await self._consoles.remove(container.id)
         await self._registry.delete(container, Happening("destroy", initiator))
+
+
+def _check_security(config: ContainerConfig) -> None:
+    """Refuse names of capabilities and profiles that a start could not use.
+
+    Raises:
+        InvalidFields: One of them is faulty.
+    """
+    try:
+        seccomp_program(config)
+    except InvalidArgument as error:
+        raise InvalidFields({error.field or "seccomp": error.message}) from error
