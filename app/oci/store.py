@@ -5,7 +5,7 @@ import contextlib
 import platform
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -149,7 +149,8 @@ class ImageStore:
             as_rootfs: It is a root filesystem, whatever it looks like.
 
         Returns:
-            The images of the archive, those that were there before included.
+            The images of the archive, those that were there before included, each with the names
+            that it was given now.
 
         Raises:
             InvalidArgument: Bad `reference`, or given for several images; unsafe or oversized
@@ -188,8 +189,10 @@ class ImageStore:
                 report=report,
                 pin=intake.pin,
             )
-            prepared = await importer.prepare(chunks, options)
-            return await intake.publish(renamed(prepared, name))
+            prepared = renamed(await importer.prepare(chunks, options), name)
+            published = await intake.publish(prepared)
+        given = zip(published, prepared, strict=True)
+        return [replace(image, references=item.references) for image, item in given]
 
     @contextlib.asynccontextmanager
     async def intake(self) -> AsyncIterator[Intake]:
