@@ -31,6 +31,7 @@ from app.services.containers import ContainerService
 from app.services.events import EventService
 from app.services.exec import ExecService
 from app.services.feed import ChangeFeed
+from app.services.files import FileService
 from app.services.health import HealthService
 from app.services.hosts import HostFacts, HostService, read_host_facts
 from app.services.images import ImageService
@@ -42,6 +43,7 @@ from app.services.processes import ProcessService
 from app.services.registries import RegistryService
 from app.services.registry import ContainerRegistry
 from app.services.residency import ResidencySampler
+from app.services.service_vm import ServiceVms
 from app.services.stats import StatsService
 from app.services.supervisor import Supervisor
 from app.services.templates import TemplateShelf, TemplateView
@@ -129,6 +131,7 @@ def _assemble(
     )
     templates = _make_shelf(settings, machine, facts, events)
     launcher = _make_launcher(settings, machine, stores, facts, admission, templates)
+    service_vms = _make_service_vms(settings, machine, stores, facts, templates)
     parts = EngineParts(
         hypervisor=machine.hypervisor,
         launcher=launcher,
@@ -138,6 +141,7 @@ def _assemble(
         log_hub=hub,
         attach_hub=attach_hub,
         consoles=stores.consoles,
+        service_vms=service_vms,
         boot_timeout_s=settings.boot_timeout_s,
         accelerator=accelerator.name,
     )
@@ -149,6 +153,7 @@ def _assemble(
     services = Services(
         containers=containers,
         exec=exec_service,
+        files=FileService(registry, stores.images, supervisor, service_vms),
         attach=AttachService(registry, attach_hub, stores.log_store),
         images=images,
         registries=RegistryService(stores.images, registry_options(settings), events, feed),
@@ -225,6 +230,25 @@ def _make_launcher(
     )
 
 
+def _make_service_vms(
+    settings: Settings,
+    machine: Machine,
+    stores: _Stores,
+    facts: HostFacts,
+    templates: TemplateShelf,
+) -> ServiceVms:
+    return ServiceVms(
+        hypervisor=machine.hypervisor,
+        guest=machine.guest,
+        images=stores.images,
+        scratch=stores.scratch,
+        templates=templates,
+        vcpus=settings.default_vcpus or min(facts.cpus, 2),
+        scratch_size_bytes=settings.scratch_size_bytes,
+        boot_timeout_s=settings.boot_timeout_s,
+    )
+
+
 def _make_hosts(
     settings: Settings,
     machine: Machine,
@@ -295,6 +319,7 @@ async def _background(
             group.create_task(supervisor.run(ready)),
             group.create_task(services.stats.run()),
             group.create_task(services.health.run()),
+            group.create_task(services.files.run()),
             group.create_task(ResidencySampler(supervisor.memory_samplers).run()),
             group.create_task(_keep_templates(templates, ready)),
             group.create_task(_upkeep(services, stores, settings)),

@@ -5,6 +5,7 @@ from starlette.types import ASGIApp
 
 from app.docker_api import (
     absent,
+    archive,
     attach,
     build_cache,
     container_logs,
@@ -39,6 +40,7 @@ def create_docker_app(services: Services) -> ASGIApp:
     app.state.services = services
     for face in (
         system,
+        archive,
         attach,
         events,
         exec,

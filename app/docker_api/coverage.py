@@ -67,8 +67,8 @@ _CONTAINERS = (
         "`details` is ignored. Retention is the engine's (`SLIPWAY_LOG_RETENTION_DAYS`), whatever "
         "`max-size` and `max-file` say.",
     ),
-    Operation("GET", "/containers/{id}/changes", _NOT_YET),
-    Operation("GET", "/containers/{id}/export", _NOT_YET),
+    Operation("GET", "/containers/{id}/changes", _SAME),
+    Operation("GET", "/containers/{id}/export", _SAME),
     Operation(
         "GET",
         "/containers/{id}/stats",
@@ -97,9 +97,21 @@ _CONTAINERS = (
     Operation(
         "DELETE", "/containers/{id}", _DIFFERENT, "`v` has nothing to do; `link` finds no link."
     ),
-    Operation("HEAD", "/containers/{id}/archive", _NOT_YET),
-    Operation("GET", "/containers/{id}/archive", _NOT_YET),
-    Operation("PUT", "/containers/{id}/archive", _NOT_YET),
+    Operation("HEAD", "/containers/{id}/archive", _SAME),
+    Operation(
+        "GET",
+        "/containers/{id}/archive",
+        _DIFFERENT,
+        "Of a running container also what is in its tmpfs mounts; extended attributes are kept "
+        "(`user.`, capabilities, ACLs), not capabilities alone.",
+    ),
+    Operation(
+        "PUT",
+        "/containers/{id}/archive",
+        _DIFFERENT,
+        "`copyUIDGID` looks users up in the container, not on the host; blocks of zeros become "
+        "holes.",
+    ),
     Operation("POST", "/containers/prune", _SAME),
     Operation("POST", "/containers/{id}/exec", _SAME),
     Operation("POST", "/exec/{id}/start", _SAME),

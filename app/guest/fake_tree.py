@@ -236,7 +236,11 @@ class _Writer:
                 text = "cannot overwrite non-directory {} with directory {}"
                 raise TreeError(errno.ENOTDIR, text.format(*where))
         if entry.is_hard_link:
-            self._tree.put(replace(self._tree.files[self._place(entry.link)], entry=entry))
+            target = self._tree.files[self._place(entry.link)]
+            key = target.entry.file_key or target.entry.name[-64:]
+            shared = replace(target, entry=replace(target.entry, file_key=key))
+            self._tree.files[target.entry.name] = shared
+            self._tree.put(replace(shared, entry=replace(shared.entry, name=place)))
             return
         size = entry.size_bytes if entry.is_file else 0
         self._tree.put(FakeFile(replace(entry, name=place), bytes(size)))

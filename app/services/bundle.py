@@ -8,6 +8,7 @@ from app.services.containers import ContainerService
 from app.services.events import EventService
 from app.services.exec import ExecService
 from app.services.feed import ChangeFeed
+from app.services.files import FileService
 from app.services.health import HealthService
 from app.services.hosts import HostService
 from app.services.images import ImageService
@@ -25,6 +26,7 @@ class Services:
 
     containers: ContainerService
     exec: ExecService
+    files: FileService
     attach: AttachService
     images: ImageService
     registries: RegistryService

@@ -80,6 +80,8 @@ class Life:
                     if started is None:
                         return
                     container = started
+                if adopted is None:
+                    await self._parts.service_vms.give_way(container.id)
                 began_s = time.monotonic()
                 container = await self._one_run(container, adopted)
                 adopted = None

@@ -10,6 +10,7 @@ from app.services.console import ConsoleArchive
 from app.services.events import EventService
 from app.services.launch import Launcher
 from app.services.registry import ContainerRegistry
+from app.services.service_vm import ServiceVms
 
 
 @dataclass(frozen=True)
@@ -24,5 +25,6 @@ class EngineParts:
     log_hub: LogHub
     attach_hub: AttachHub
     consoles: ConsoleArchive
+    service_vms: ServiceVms
     boot_timeout_s: float
     accelerator: str

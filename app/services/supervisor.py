@@ -111,6 +111,10 @@ class Supervisor:
             raise Unavailable(f"Container {container_id[:12]} has no VM now")
         return await life.run.agent.reclaim(container_id, size_bytes, timeout_s=RECLAIM_TIMEOUT_S)
 
+    async def release_disk(self, container_id: str) -> None:
+        """End what serves the files of a container that does not run: its disk goes."""
+        await self._parts.service_vms.give_way(container_id)
+
     # --- commands ----------------------------------------------------------------------------
 
     async def launch(self, container: Container) -> None:
