@@ -268,7 +268,7 @@ class ExecService:
             async with asyncio.timeout(EXIT_TIMEOUT_S):
                 exit_code = (await ended).exit_code
         except (SlipwayError, TimeoutError) as error:
-            logger.info("Exec %s went with its VM: %s", process.view.id[:12], error)
+            logger.warning("Exec %s has no end: %r", process.view.id[:12], error)
         finally:
             output.close()
             run.forget_exec(process.view.id)
