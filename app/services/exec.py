@@ -22,7 +22,7 @@ from app.oci.store import ImageStore
 from app.services.attachments import Attachment, pieces_of
 from app.services.events import EventService
 from app.services.guest_spec import capabilities, rlimits_of
-from app.services.life import EXIT_CODE_KILLED, exit_code_of
+from app.services.life import EXIT_CODE_KILLED
 from app.services.registry import ContainerRegistry, Happening
 from app.services.run import Run
 from app.services.supervisor import Supervisor
@@ -32,6 +32,7 @@ ABANDON_TIMEOUT_S = 15.0
 STARTED_TIMEOUT_S = 10.0
 EXIT_TIMEOUT_S = 30.0  # between the end of the output and the news of the exit
 KEPT_EXECS = 2_000
+EXIT_CODE_NOT_STARTED = 126  # Docker's, whatever the reason (moby, daemon/exec.go)
 
 logger = logging.getLogger(__name__)
 
@@ -236,11 +237,8 @@ class ExecService:
             except BaseException:
                 run.forget_exec(exec_id)
                 raise
-        except SlipwayError as error:
-            process.ended(exit_code_of(error))
-            raise
         except BaseException:
-            process.ended(EXIT_CODE_KILLED)
+            process.ended(EXIT_CODE_NOT_STARTED)
             raise
         output = run.channel.open_output(spec.output_stream, offset=0)
         process.begun(pid, run.channel.open_input(spec.stdin_stream) if spec.stdin_stream else None)

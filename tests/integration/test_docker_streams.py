@@ -59,7 +59,7 @@ async def test_exec_in_what_is_not_there(box: DockerClient) -> None:
     missing = await box.run("exec", "nope", "true")
     assert missing.err == "Error response from daemon: No such container: nope\n"
     unknown = await box.run("exec", "box", "no-such-program")
-    assert unknown.code == 127
+    assert unknown.code == 126
     assert 'exec: "no-such-program": executable file not found in $PATH' in unknown.out
     await box.ok("pause", "box")
     paused = await box.run("exec", "box", "true")

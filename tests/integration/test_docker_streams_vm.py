@@ -34,7 +34,7 @@ async def test_exec_gives_output_errors_and_exit_code(docker: DockerClient) -> N
     ran = await docker.run("exec", "box", "sh", "-c", "echo out; echo err >&2; exit 7")
     assert (ran.code, ran.out, ran.err) == (7, "out\n", "err\n")
     unknown = await docker.run("exec", "box", "no-such-program")
-    assert unknown.code == 127
+    assert unknown.code == 126
     assert "executable file not found in $PATH" in unknown.out
 
 
