@@ -179,20 +179,24 @@ class ImageStore:
         report: Callable[[ImportProgress], None],
     ) -> list[Image]:
         async with self.intake() as intake:
-            importer = Importer(
-                self._layout,
-                self._workers,
-                self._disks,
-                staging=intake.staging,
-                limits=self.limits,
-                known=intake.known,
-                report=report,
-                pin=intake.pin,
-            )
+            importer = self.importer(intake, report)
             prepared = renamed(await importer.prepare(chunks, options), name)
             published = await intake.publish(prepared)
         given = zip(published, prepared, strict=True)
         return [replace(image, references=item.references) for image, item in given]
+
+    def importer(self, intake: Intake, report: Callable[[ImportProgress], None]) -> Importer:
+        """What makes layers of uploads, for one intake."""
+        return Importer(
+            self._layout,
+            self._workers,
+            self._disks,
+            staging=intake.staging,
+            limits=self.limits,
+            known=intake.known,
+            report=report,
+            pin=intake.pin,
+        )
 
     @contextlib.asynccontextmanager
     async def intake(self) -> AsyncIterator[Intake]:
@@ -393,5 +397,4 @@ class ImageStore:
                 raise disk_error(error, "changing the image store") from error
 
 
-def _ignore(_: ImportProgress) -> None:
-    """Progress that nobody asked for."""
+def _ignore(_: ImportProgress) -> None: ...

@@ -17,7 +17,6 @@ from app.oci.registry.transport import Ask, Pause, Transport, unreachable
 
 MANIFEST_MAX_BYTES = 4 * 1024 * 1024
 TAG_PAGES_MAX = 1000
-READ_BYTES = 256 * 1024
 
 
 class Repository:
@@ -137,7 +136,7 @@ class Repository:
         async with self.transport.ask(ask) as response:
             skip = _to_skip(response, offset, descriptor)
             left = descriptor.size_bytes - offset
-            async for piece in response.aiter_raw(READ_BYTES):
+            async for piece in response.aiter_raw():
                 if skip:
                     dropped = min(skip, len(piece))
                     skip -= dropped

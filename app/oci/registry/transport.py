@@ -140,11 +140,11 @@ class Transport:
         for _ in range(REDIRECTS_MAX + 2):
             response = await self._send(ask, url, header if self._is_own(url) else None)
             if response.status_code == 401 and self._is_own(url) and not was_authorised:
-                await response.aclose()
                 was_authorised = True
-                header = await self._authorised(ask, url, response, header)
-                if header is None:
-                    raise refusal(ask.method, str(url), 401, b"")
+                better = await self._authorised(ask, url, response, header)
+                if better is None:
+                    return response
+                header = better
                 continue
             location = response.headers.get("location", "")
             if response.status_code not in _REDIRECTS or not location:
@@ -156,12 +156,19 @@ class Transport:
     async def _authorised(
         self, ask: Ask, url: httpx2.URL, response: httpx2.Response, sent: str | None
     ) -> str | None:
+        """A better header after a 401, with the answer closed; None if there is none."""
         try:
-            return await self.authority.answer(response, ask.scopes, sent)
-        except RegistryDenied as error:
+            better = await self.authority.answer(response, ask.scopes, sent)
+        except BaseException as error:
+            await response.aclose()
+            if not isinstance(error, RegistryDenied):
+                raise
             raise RegistryDenied(
                 f'{ask.method.capitalize()} "{url}": {error.message}', said=error.message
             ) from error
+        if better is not None:
+            await response.aclose()
+        return better
 
     def _follow(self, url: httpx2.URL, location: str) -> httpx2.URL:
         try:
@@ -207,7 +214,7 @@ class Pause:
 
     def reset(self) -> None:
         """Something was brought: begin to count anew."""
-        self._tries = 1
+        self._tries = 0
 
     async def wait(self, asked_for_s: float | None = None) -> bool:
         """Wait before another try; False if there have been enough.
