@@ -271,6 +271,7 @@ def _make_hosts(
         images=stores.images,
         supervisor=supervisor,
         templates=templates,
+        docker_tcp=settings.docker_tcp,
     )
 
 

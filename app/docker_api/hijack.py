@@ -114,6 +114,7 @@ class HijackProtocol(HttpToolsProtocol):
         self._has_eof = False
         self._body_left = 0
         self._caller = ""
+        self._is_ending = False  # the engine is
 
     # --- requests ----------------------------------------------------------------------------
 
@@ -216,6 +217,7 @@ class HijackProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """The engine ends: streams end now, short requests are still answered."""
+        self._is_ending = True
         if self._stream is not None or (self.cycle is not None and self.cycle.response_started):
             self.transport.close()
         else:
@@ -226,7 +228,7 @@ class HijackProtocol(HttpToolsProtocol):
     async def hijack(self, content_type: str) -> HijackStream:
         """Write the head of the answer and give the connection away."""
         cycle = self.cycle
-        if cycle.response_started or self.pipeline or self.transport.is_closing():
+        if self._is_ending or cycle.response_started or self.pipeline:
             raise ConnectionResetError("the connection can't be taken over")
         cycle.response_started = cycle.response_complete = True
         cycle.keep_alive = False

@@ -19,6 +19,10 @@ router = APIRouter()
 
 REGISTRY = "https://index.docker.io/v1/"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_OPEN = (
+    "API is accessible on http://{} without encryption: whoever reaches it owns this engine. "
+    "Unset SLIPWAY_DOCKER_TCP, or set up TLS."
+)
 _PING_HEADERS = {
     "Cache-Control": "no-cache, no-store, must-revalidate",
     "Pragma": "no-cache",
@@ -89,7 +93,7 @@ async def info(services: ServicesOf) -> dict[str, Any]:
         "Images": host.images_total,
         **_what_it_can(),
         **_what_it_is(host),
-        "Warnings": None,
+        "Warnings": [_OPEN.format(host.docker_tcp)] if host.docker_tcp else None,
     }
 
 

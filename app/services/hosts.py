@@ -20,7 +20,11 @@ from app.services.templates import TemplateShelf, TemplateView
 
 @dataclass(frozen=True)
 class HostView:
-    """A host as shown; memory and disk are the host's own numbers at this moment."""
+    """A host as shown; memory and disk are the host's own numbers at this moment.
+
+    Attributes:
+        docker_tcp: Address at which the Docker API asks for no certificate; empty: none.
+    """
 
     name: str
     os: str
@@ -43,6 +47,7 @@ class HostView:
     containers_total: int
     images_total: int
     templates: tuple[TemplateView, ...]
+    docker_tcp: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,7 @@ class HostService:
         images: ImageStore,
         supervisor: Supervisor,
         templates: TemplateShelf,
+        docker_tcp: str,
     ) -> None:
         self._facts = facts
         self._data_dir = data_dir
@@ -112,6 +118,7 @@ class HostService:
         self._images = images
         self._supervisor = supervisor
         self._templates = templates
+        self._docker_tcp = docker_tcp
         self._started_at_ns = time.time_ns()
 
     async def host(self) -> HostView:
@@ -143,6 +150,7 @@ class HostService:
             containers_total=len(containers),
             images_total=len(self._images.list_images()),
             templates=self._templates.views(),
+            docker_tcp=self._docker_tcp,
         )
 
     async def vms(self) -> list[VmRecord]:

@@ -1,16 +1,19 @@
 """The Docker API's servers and what every request goes through, with raw requests and the CLI."""
 
+import asyncio
 import json
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
 from app.core.errors import Conflict, InvalidArgument
-from app.docker_api.server import DockerListening, DockerSockets
+from app.docker_api.server import SHUTDOWN_GRACE_S, DockerListening, DockerSockets
 from app.docker_api.sockets import UnixListener, bind_common
 from app.services.bundle import Services
 from tests.integration.docker_lab import DockerClient, docker_served, needs_docker_cli
+from tests.integration.engine_lab import DEADLINE_S, EngineLab
 from tests.integration.raw_http import RawHttp
 
 JSON = "application/json"
@@ -188,3 +191,29 @@ async def test_plain_tcp_refuses_browsers(services: Services) -> None:
         ):
             answer = await http.ask("GET", "/_ping", headers=headers)
             assert answer.status == status, headers
+
+
+@needs_docker_cli
+async def test_the_end_closes_streams_at_once(services: Services) -> None:
+    async with docker_served(services) as docker:
+        await docker.ok("run", "-d", "--name", "box", "busybox", "sleep", "1000")
+        events = await docker.start("events")
+        attached = await docker.start("attach", "--no-stdin", "box")
+        executing = await docker.start("exec", "-i", "box", "cat")
+        assert executing.stdin is not None
+        assert executing.stdout is not None
+        executing.stdin.write(b"there\n")
+        async with asyncio.timeout(DEADLINE_S):
+            assert await executing.stdout.readline() == b"there\n"
+        began_s = time.monotonic()
+    assert time.monotonic() - began_s < SHUTDOWN_GRACE_S + 1
+    async with asyncio.timeout(DEADLINE_S):
+        for client in (events, attached, executing):
+            await client.communicate()
+
+
+async def test_an_open_port_is_told(lab: EngineLab) -> None:
+    lab.settings = lab.settings.model_copy(update={"docker_tcp": "127.0.0.1:2375"})
+    async with lab.engine() as services, docker_served(services) as docker:
+        info = json.loads((await RawHttp(docker.host).ask("GET", "/info")).body)
+        assert "127.0.0.1:2375" in info["Warnings"][0]
