@@ -26,6 +26,7 @@ from app.services.attach import AttachService
 from app.services.attachments import AttachHub
 from app.services.bundle import Services
 from app.services.cache_reclaim import CacheReclaim
+from app.services.commits import CommitService
 from app.services.console import ConsoleArchive
 from app.services.containers import ContainerService
 from app.services.events import EventService
@@ -150,10 +151,12 @@ def _assemble(
     reclaim = CacheReclaim(supervisor.reclaim_cache) if settings.reclaim_idle_cache else None
     images = ImageService(stores.images, registry, events, feed, stores.ballast)
     exec_service = ExecService(registry, stores.images, supervisor, events)
+    files = FileService(registry, stores.images, supervisor, service_vms)
     services = Services(
         containers=containers,
         exec=exec_service,
-        files=FileService(registry, stores.images, supervisor, service_vms),
+        files=files,
+        commits=CommitService(registry, stores.images, files, supervisor, events, feed),
         attach=AttachService(registry, attach_hub, stores.log_store),
         images=images,
         registries=RegistryService(stores.images, registry_options(settings), events, feed),

@@ -8,6 +8,7 @@ from app.docker_api import (
     archive,
     attach,
     build_cache,
+    commit,
     container_logs,
     container_stats,
     container_upkeep,
@@ -41,6 +42,7 @@ def create_docker_app(services: Services) -> ASGIApp:
     for face in (
         system,
         archive,
+        commit,
         attach,
         events,
         exec,

@@ -163,7 +163,12 @@ _IMAGES = (
     ),
     Operation("GET", "/images/get", _DIFFERENT, "Likewise."),
     Operation("POST", "/images/load", _SAME),
-    Operation("POST", "/commit", _NOT_YET),
+    Operation(
+        "POST",
+        "/commit",
+        _DIFFERENT,
+        "`pause` freezes the processes without the state `paused`, and without its events.",
+    ),
     Operation("GET", "/distribution/{name}/json", _SAME),
 )
 _SYSTEM = (

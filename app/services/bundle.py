@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from app.services.accounts import AccountService
 from app.services.attach import AttachService
+from app.services.commits import CommitService
 from app.services.containers import ContainerService
 from app.services.events import EventService
 from app.services.exec import ExecService
@@ -27,6 +28,7 @@ class Services:
     containers: ContainerService
     exec: ExecService
     files: FileService
+    commits: CommitService
     attach: AttachService
     images: ImageService
     registries: RegistryService
