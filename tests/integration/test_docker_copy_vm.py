@@ -161,6 +161,28 @@ async def test_export_has_no_more_than_the_root(box: str, docker: DockerClient) 
     assert [name for name in found if name.startswith(("proc/", "sys/", "dev/"))] == []
 
 
+async def test_a_committed_image_has_the_changes_and_runs(box: str, docker: DockerClient) -> None:
+    await docker.ok("cp", "-", f"{box}:/tmp", stdin=archive({"put": b"in"}))
+    words = ("exec", box) if box.endswith("running") else ()
+    if words:
+        await docker.ok(*words, "rm", "-f", "/etc/passwd", deadline_s=DEADLINE_S)
+        await docker.ok(*words, "sh", "-c", "rm -rf /tmp2; mkdir /tmp2", deadline_s=DEADLINE_S)
+    await docker.ok("commit", box, "made", deadline_s=DEADLINE_S)
+    script = (
+        "cat /tmp/put; stat -c ' %u:%g %a %h %Y' /data/f; readlink /data/out; cat /data/d/hard;"
+        "stat -c %s /data/sparse; stat -c %F /data/fifo; ls /etc/passwd 2>/dev/null"
+    )
+    out = await docker.ok(
+        "run", "--rm", "--network", "none", "made", "sh", "-c", f"{script}; true",
+        deadline_s=DEADLINE_S,
+    )  # fmt: skip
+    expected = [
+        f"in 12:34 4750 2 {MTIME_S}", "/../../../../../etc", "file", str(SPARSE_BYTES), "fifo",
+    ]  # fmt: skip
+    assert out.splitlines() == expected + ([] if words else ["/etc/passwd"])
+    await docker.ok("rmi", "made", deadline_s=DEADLINE_S)
+
+
 async def test_files_outlive_the_service_vm_and_a_start(docker: DockerClient) -> None:
     await docker.ok("create", "--network", "none", "--name", "later", "busybox", "cat", "/tmp/f")
     await docker.ok("cp", "-", "later:/tmp", stdin=archive({"f": b"put in before\n"}))
