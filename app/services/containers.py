@@ -251,7 +251,10 @@ class ContainerService:
     ) -> None:
         """Stop if it runs, then start."""
         container = await self.get(reference)
-        if container.is_live or container.state is ContainerState.RESTARTING:
+        if container.state in BUSY_STATES:
+            signal_number(signal or "SIGTERM")  # an unknown one must leave all as it is
+            if (life := self.supervisor.life(container.id)) is not None:
+                life.is_restarted = True
             with suppress(AlreadyInState):  # it ended by itself just now
                 await self.stop(
                     container.id, timeout_s=timeout_s, signal=signal, initiator=initiator

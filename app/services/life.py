@@ -52,6 +52,7 @@ class Life:
         exit_code: Of the last run.
         run: The present run.
         vm: The VM of the present or last run.
+        is_restarted: It is stopped to be started again, so `--rm` does not mean this end.
     """
 
     def __init__(self, container: Container, parts: EngineParts) -> None:
@@ -64,6 +65,7 @@ class Life:
         self.vm: Vm | None = None
         self._parts = parts
         self._recorder = LifeRecorder(container.id, parts)
+        self.is_restarted = False
         self._interrupt = asyncio.Event()
 
     def interrupt(self) -> None:

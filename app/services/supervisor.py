@@ -215,7 +215,7 @@ class Supervisor:
             life.finished.set()
             if self._lives.get(container.id) is life:
                 del self._lives[container.id]
-        if container.config.auto_remove:
+        if container.config.auto_remove and not life.is_restarted:
             try:
                 await self._remove_ended(container.id)
             except SlipwayError as error:

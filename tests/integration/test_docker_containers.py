@@ -212,6 +212,19 @@ async def test_run_with_rm_leaves_nothing(docker: DockerClient, services: Servic
     assert not await services.containers.list()
 
 
+async def test_restart_does_not_remove(docker: DockerClient) -> None:
+    await started(docker, "aa", "--rm")
+    assert await docker.ok("restart", "-t", "0", "aa") == "aa\n"
+    assert (await inspect(docker, "aa"))["State"]["Running"]
+    waiting = await docker.start("wait", "aa")
+    assert await docker.ok("kill", "aa") == "aa\n"
+    await waiting.wait()
+    removed = await docker.run("wait", "aa")
+    while removed.code == 0:  # its removal follows its end
+        removed = await docker.run("wait", "aa")
+    assert "No such container" in removed.err
+
+
 async def test_run_without_network_option_warns(docker: DockerClient) -> None:
     ran = await docker.run("run", "busybox", "exit", "4")
     assert (ran.code, NO_NETWORK_WARNING in ran.err) == (4, True)
