@@ -13,6 +13,7 @@ from app.docker_api.access import ServicesOf
 from app.docker_api.times import iso_time
 from app.docker_api.versions import ENGINE_VERSION, NEWEST, OLDEST
 from app.domain.container import Container, ContainerState
+from app.oci.registry.options import LOOPBACK, RegistryOptions
 from app.services.hosts import HostView
 
 router = APIRouter()
@@ -93,6 +94,7 @@ async def info(services: ServicesOf) -> dict[str, Any]:
         "Images": host.images_total,
         **_what_it_can(),
         **_what_it_is(host),
+        **_registries(services.registries.options),
         "Warnings": [_OPEN.format(host.docker_tcp)] if host.docker_tcp else None,
     }
 
@@ -168,8 +170,34 @@ def _no_commit() -> dict[str, str]:
     return {"ID": "", "Expected": ""}
 
 
+def _registries(options: RegistryOptions) -> dict[str, Any]:
+    mirrors = [f"{url.rstrip('/')}/" for url in options.mirrors]
+    known: dict[str, dict[str, Any]] = {
+        host: {"Name": host, "Mirrors": [], "Secure": False, "Official": False}
+        for host in options.insecure
+        if "/" not in host
+    }
+    known["docker.io"] = {
+        "Name": "docker.io",
+        "Mirrors": mirrors,
+        "Secure": True,
+        "Official": True,
+    }
+    return {
+        "RegistryConfig": {
+            "AllowNondistributableArtifactsCIDRs": None,
+            "AllowNondistributableArtifactsHostnames": None,
+            "InsecureRegistryCIDRs": [
+                *LOOPBACK,
+                *(each for each in options.insecure if "/" in each),
+            ],
+            "IndexConfigs": known,
+            "Mirrors": mirrors,
+        }
+    }
+
+
 def _what_it_is(host: HostView) -> dict[str, Any]:
-    index = {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True}
     return {
         "SystemTime": iso_time(time.time_ns()),
         "KernelVersion": host.guest_kernel,
@@ -178,13 +206,6 @@ def _what_it_is(host: HostView) -> dict[str, Any]:
         "OSType": "linux",
         "Architecture": platform.machine(),
         "IndexServerAddress": REGISTRY,
-        "RegistryConfig": {
-            "AllowNondistributableArtifactsCIDRs": None,
-            "AllowNondistributableArtifactsHostnames": None,
-            "InsecureRegistryCIDRs": ["127.0.0.0/8"],
-            "IndexConfigs": {"docker.io": index},
-            "Mirrors": [],
-        },
         "NCPU": host.cpus,
         "MemTotal": host.memory_total_bytes,
         "DockerRootDir": host.data_dir,

@@ -26,7 +26,7 @@ class RegistryService:
         self, store: ImageStore, options: RegistryOptions, events: EventService, feed: ChangeFeed
     ) -> None:
         self._store = store
-        self._options = options
+        self.options = options
         self._puller = Puller(store, options)
         self._pusher = Pusher(store, options)
         self._events = events
@@ -130,7 +130,7 @@ class RegistryService:
             LoginFailed: They aren't taken.
             RegistryFailed: The registry can't be reached.
         """
-        return await login(registry_of(server), credentials, self._options)
+        return await login(registry_of(server), credentials, self.options)
 
     async def _note(self, action: str, image_id: str, name: Reference, initiator: str) -> None:
         await self._events.note(

@@ -10,7 +10,7 @@ from app.core.errors import InvalidArgument
 from app.domain.reference import DEFAULT_DOMAIN
 
 DEFAULT_REGISTRY = "registry-1.docker.io"
-_LOOPBACK = ("127.0.0.0/8", "::1/128")
+LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class RegistryOptions:
             address = ipaddress.ip_address(host)
         except ValueError:
             return False
-        return any(address in network for network in _networks((*_LOOPBACK, *self.insecure)))
+        return any(address in network for network in _networks((*LOOPBACK, *self.insecure)))
 
 
 def _networks(texts: Sequence[str]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
