@@ -2,13 +2,21 @@
 
 import asyncio
 import contextlib
+import errno
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from app.core.errors import Conflict, CorruptData, DeadlineExceeded, GuestFailed, SlipwayError
+from app.core.errors import (
+    Conflict,
+    CorruptData,
+    DeadlineExceeded,
+    GuestFailed,
+    SlipwayError,
+    Unavailable,
+)
 from app.guest.agent import Agent
 from app.guest.fields import FieldValue
 from app.guest.protocol import MAX_TREE_DATA_BYTES, Op, Tag, TreeView
@@ -149,6 +157,7 @@ async def tree_call(agent: Agent, request: TreeRequest) -> AsyncIterator[TreeCal
 
     Raises:
         GuestFailed: The guest refused it.
+        Unavailable: The container has just gone from the guest.
     """
     process_id = f"tree-{secrets.token_hex(8)}"
     fields: list[tuple[Tag, FieldValue]] = [
@@ -163,7 +172,15 @@ async def tree_call(agent: Agent, request: TreeRequest) -> AsyncIterator[TreeCal
     ]
     if request.input_stream:
         fields.append((Tag.STDIN_STREAM, request.input_stream))
-    await agent.channel.request(request.op, fields, timeout_s=BEGIN_TIMEOUT_S)
+    try:
+        await agent.channel.request(request.op, fields, timeout_s=BEGIN_TIMEOUT_S)
+    except GuestFailed as error:
+        if error.errno in {errno.ENOENT, errno.ESRCH}:
+            raise Unavailable(
+                "The container's files can't be reached just now: it is starting or ending",
+                advice="Try again in a moment.",
+            ) from error
+        raise
     output = agent.channel.open_output(request.output_stream)
     stdin = agent.channel.open_input(request.input_stream) if request.input_stream else None
     call = TreeCall(output, stdin)

@@ -99,6 +99,7 @@ class FileService:
     @asynccontextmanager
     async def _reach(self, container: Container) -> AsyncIterator[Reach]:
         while True:
+            await self._service_vms.left(container.id)
             # From here to `use` nothing is awaited: a start that comes now finds the service VM.
             if (life := self._supervisor.life(container.id)) is None:
                 async with self._service_vms.use(container) as reach:

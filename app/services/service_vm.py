@@ -30,6 +30,7 @@ from app.services.templates import TemplateShelf
 from app.storage.scratch import ScratchDisks
 
 IDLE_S = 5.0
+IDLE_CHECK_S = 0.5
 CREATE_TIMEOUT_S = 60.0
 DELETE_TIMEOUT_S = 30.0
 STOP_GRACE_S = 2.0
@@ -138,6 +139,11 @@ class ServiceVms:
             service.users -= 1
             service.idle_since_s = time.monotonic()
 
+    async def left(self, container_id: str) -> None:
+        """Wait for a VM that is on its way out; afterwards there is none, or one that serves."""
+        while (service := self._services.get(container_id)) and service.over.is_set():
+            await service.gone.wait()
+
     async def give_way(self, container_id: str) -> None:
         """End the container's service VM, if there is one: its disk is wanted, or to be removed."""
         service = self._services.get(container_id)
@@ -215,6 +221,7 @@ class ServiceVms:
                 group.create_task(_until_end(vm)),
             ]
             await asyncio.wait({work, background[2]}, return_when=asyncio.FIRST_COMPLETED)
+            service.over.set()
             for task in (work, *background):
                 task.cancel()
         if not service.ready.done():
@@ -231,11 +238,10 @@ class ServiceVms:
         service.ready.set_result(Reach(agent, lambda: next(ids), layers))
         service.idle_since_s = time.monotonic()
         while not service.over.is_set():
-            left_s = IDLE_S if service.users else service.idle_since_s + IDLE_S - time.monotonic()
-            if left_s <= 0:
+            if not service.users and time.monotonic() >= service.idle_since_s + IDLE_S:
                 service.over.set()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(left_s, 0)):
+                async with asyncio.timeout(IDLE_CHECK_S):
                     await service.over.wait()
         # What was written must be on the disk before anybody else opens it.
         with contextlib.suppress(SlipwayError):
