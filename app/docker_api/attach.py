@@ -2,11 +2,13 @@
 
 import contextlib
 from functools import partial
+from typing import Annotated
 
-from fastapi import APIRouter, Response, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Query, Response, WebSocket, WebSocketDisconnect
 
 from app.core.errors import Conflict, SlipwayError
 from app.docker_api.access import ServicesOf
+from app.docker_api.detach_keys import DetachScanner, parse_keys
 from app.docker_api.errors import respond
 from app.docker_api.hijack import HijackResponse, TakeOver
 from app.docker_api.parameters import Flag
@@ -34,11 +36,10 @@ async def attach(
     stdin: Flag = False,
     stdout: Flag = False,
     stderr: Flag = False,
+    detach_keys: Annotated[str, Query(alias="detachKeys")] = "",
 ) -> Response:
-    """Attach, before a start or while it runs; leaving lets it run on.
-
-    `detachKeys` is the client's affair, who looks for them in what is typed.
-    """
+    """Attach, before a start or while it runs; leaving lets it run on."""
+    keys = parse_keys(detach_keys)
     container = await _attachable(services, reference)
     config = container.config
     wanted = wanted_streams(stdout=stdout, stderr=stderr)
@@ -51,7 +52,8 @@ async def attach(
             taking = None
             if stdin and stream and config.stdin_open:
                 open_input = partial(services.attach.input_of, container)
-                taking = take_input(connection.read, open_input, closes=closes)
+                scanner = DetachScanner(keys) if config.tty else None
+                taking = take_input(connection.read, open_input, closes=closes, keys=scanner)
             sending = send_output(connection.write, output, tty=config.tty, wanted=wanted)
             gone = connection.closed
             await converse(sending, taking, input_ends_it=not closes, gone=gone)

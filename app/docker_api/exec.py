@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Response
 from app.core.errors import GuestFailed
 from app.docker_api.access import ServicesOf
 from app.docker_api.bodies import DockerModel, body_of
+from app.docker_api.detach_keys import DetachScanner, parse_keys
 from app.docker_api.errors import exec_failure
 from app.docker_api.hijack import HijackResponse, TakeOver
 from app.docker_api.parameters import Number
@@ -59,6 +60,7 @@ async def create_exec(
     body: Annotated[CreateBody, Depends(body_of(CreateBody))],
 ) -> dict[str, str]:
     """Describe a process; nothing runs yet."""
+    parse_keys(body.detach_keys)
     config = ExecConfig(
         command=body.cmd,
         env=body.env,
@@ -120,7 +122,8 @@ async def _attend(
         async def open_input() -> InputStream:
             return stdin
 
-        taking = take_input(stream.read, open_input, closes=not config.tty)
+        keys = DetachScanner(parse_keys(config.detach_keys)) if config.tty else None
+        taking = take_input(stream.read, open_input, closes=not config.tty, keys=keys)
     wanted = wanted_streams(stdout=config.stdout, stderr=config.stderr)
     await converse(
         send_output(stream.write, process.output, tty=tty, wanted=wanted),

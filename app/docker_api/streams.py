@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from app.core.errors import SlipwayError
+from app.docker_api.detach_keys import DetachScanner
 from app.docker_api.frames import MULTIPLEXED_STREAM, RAW_STREAM, frame
 from app.docker_api.versions import ApiVersion
 from app.domain.log import LogStream
@@ -56,16 +57,22 @@ async def take_input(
     open_input: Callable[[], Awaitable[InputStream]] | None,
     *,
     closes: bool,
+    keys: DetachScanner | None = None,
 ) -> None:
     """Hand on the client's input until it ends; with `closes` the process's then ends too.
 
-    What is sent to a process that takes no more, or never did, is dropped.
+    The detach keys end it as well. What is sent to a process that takes no more, or never did, is
+    dropped.
     """
     if open_input is not None:
         with contextlib.suppress(SlipwayError):
             stdin = await open_input()
-            while data := await read():
-                await stdin.write(data)
+            is_leaving = False
+            while not is_leaving and (data := await read()):
+                if keys is not None:
+                    data, is_leaving = keys.feed(data)
+                if data:
+                    await stdin.write(data)
             if closes:
                 stdin.write_eof()
             return

@@ -12,7 +12,7 @@ class ExecConfig:
         stdin: It has an input; else it reads from /dev/null.
         stdout, stderr: What its starter wants to see.
         privileged: With every capability.
-        detach_keys: As the client gave them, who looks for them.
+        detach_keys: What leaves its terminal, as Docker writes keys; empty: the usual ones.
     """
 
     command: tuple[str, ...]

@@ -215,7 +215,7 @@ async def test_attach_before_the_start_sees_all_and_wait_comes_last(
     docker: DockerClient, services: Services
 ) -> None:
     http = RawHttp(docker.host)
-    config = ContainerConfig(image="busybox", command=("seq", "50000"), auto_remove=True)
+    config = ContainerConfig(image="busybox", command=("seq", "200000"), auto_remove=True)
     container = await services.containers.create(config, initiator=WHO)
     reader, writer = await http.open()
     path = f"/containers/{container.id}"
@@ -227,7 +227,7 @@ async def test_attach_before_the_start_sees_all_and_wait_comes_last(
     assert not waiting.done()
     async with asyncio.timeout(DEADLINE_S):
         output = await reader.read()
-    assert output.endswith(b"50000\n")
+    assert output.endswith(b"200000\n")
     assert json.loads((await waiting).body)["StatusCode"] == 0
     writer.close()
 
@@ -256,6 +256,29 @@ async def test_websocket(docker: DockerClient, services: Services) -> None:
         async with unix_connect(path, "ws://docker/containers/nope/attach/ws"):
             pass
     assert refused.value.response.status_code == 404
+
+
+async def test_detach_keys_leave_a_terminal_running(
+    docker: DockerClient, services: Services
+) -> None:
+    http = RawHttp(docker.host)
+    config = ContainerConfig(image="busybox", command=("cat",), stdin_open=True, tty=True)
+    container = await launch(services, config)
+    path = f"/containers/{container.id}/attach?stream=1&stdin=1&stdout=1&detachKeys=ctrl-a,d"
+    reader, writer = await http.open()
+    writer.write(http.request("POST", path, b"", UPGRADE))
+    await read_head(reader)
+    writer.write(b"typed\n\x01d")
+    async with asyncio.timeout(DEADLINE_S):
+        output = await reader.read()
+    assert output in {b"typed\n", b""}  # leaving does not wait for what comes back
+    assert (await services.containers.get(container.id)).state is ContainerState.RUNNING
+    writer.close()
+    refused = await http.ask("POST", f"/containers/{container.id}/attach?detachKeys=ctrl-")
+    assert (refused.status, json.loads(refused.body)["message"]) == (
+        400,
+        "Invalid detach keys (ctrl-) provided",
+    )
 
 
 # --- TLS ---------------------------------------------------------------------------------------
