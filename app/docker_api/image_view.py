@@ -88,7 +88,7 @@ def inspect_view(image: Image, stored: StoredDocument) -> dict[str, Any]:
         "Id": image.id,
         "RepoTags": tags_of(image),
         "RepoDigests": repo_digests(image),
-        "Parent": "",
+        "Parent": _text(document, "parent"),
         "Comment": _text(document, "comment"),
         "Created": _text(document, "created") or ZERO_TIME,
         "DockerVersion": _text(document, "docker_version"),

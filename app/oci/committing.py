@@ -26,11 +26,13 @@ class CommitOptions:
     """What the new image is to be.
 
     Attributes:
+        parent_id: What it is made on.
         created_by: The command that made the layer, for the history.
         on_build: Instructions for builds from the image.
     """
 
     config: ImageConfig
+    parent_id: str
     author: str = ""
     comment: str = ""
     created_by: str = ""
@@ -99,7 +101,8 @@ def _document(
     config = options.config.to_json()
     if options.on_build:
         config["OnBuild"] = list(options.on_build)
-    document: dict[str, Any] = {"created": created}
+    # `parent` is no word of OCI's: Docker shows it of images that were made here.
+    document: dict[str, Any] = {"created": created, "parent": options.parent_id}
     if options.author:
         document["author"] = options.author
     if options.comment:

@@ -75,6 +75,7 @@ class CommitService:
         own = fill(request.config, settings_of(container.config, base.config))
         options = CommitOptions(
             config=apply_changes(own, changes),
+            parent_id=base.id,
             author=request.author,
             comment=request.comment,
             created_by=" ".join(own.cmd),

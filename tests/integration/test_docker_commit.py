@@ -43,6 +43,7 @@ async def test_what_was_changed_is_a_layer_of_a_new_image(box: str, docker: Dock
     made = await inspect(docker, "made:one")
     assert made["Id"] == out.strip()
     assert made["RootFS"]["Layers"][:-1] == base["RootFS"]["Layers"]
+    assert made["Parent"] == base["Id"]
     assert (made["Comment"], made["Author"]) == ("why", "me")
     config = made["Config"]
     assert {"COLOUR=red", "SIZE=xl"} <= set(config["Env"])
