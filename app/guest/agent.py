@@ -10,11 +10,9 @@ from app.guest.agent_types import (
     CreateResult,
     GuestStats,
     Limits,
-    ProcessList,
     ProcessSpec,
     container_fields,
     decode_event,
-    decode_processes,
     decode_stats,
     limit_fields,
     process_fields,
@@ -22,6 +20,7 @@ from app.guest.agent_types import (
 from app.guest.channel import GuestChannel
 from app.guest.fields import FieldValue
 from app.guest.hello import decode_stages
+from app.guest.process_list import ProcessList, decode_processes
 from app.guest.protocol import Op, Tag
 
 INIT_PROCESS_ID = "init"  # the first process of a container (docs/channel.md)

@@ -178,36 +178,6 @@ class GuestStats:
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessEntry:
-    """A process of a container.
-
-    Attributes:
-        pid: In the guest.
-        user: Number of its user.
-        stat: The line of /proc/PID/stat.
-    """
-
-    pid: int
-    user: int
-    stat: str
-    args: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessList:
-    """The processes of a container.
-
-    Attributes:
-        time_ns: Guest clock, nanoseconds since the epoch.
-        uptime_ns: Nanoseconds since the guest booted.
-    """
-
-    time_ns: int
-    uptime_ns: int
-    processes: tuple[ProcessEntry, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class ProcessExited:
     """A process has ended.
 
@@ -355,23 +325,6 @@ def decode_stats(fields: Fields) -> GuestStats:
         scratch_used_bytes=fields.number(Tag.STAT_SCRATCH_USED_BYTES, 0),
         scratch_total_bytes=fields.number(Tag.STAT_SCRATCH_TOTAL_BYTES, 0),
     )
-
-
-def decode_processes(fields: Fields) -> ProcessList:
-    """Read the answer to PROCESSES.
-
-    Raises:
-        CorruptData: A user is no number.
-    """
-    entries = []
-    for group in fields.groups(Tag.PROCESS):
-        user = group.text(Tag.USER)
-        if not user.isdecimal():
-            raise CorruptData("A process has a user that is no number")
-        stat = group.data(Tag.DATA).decode("utf-8", "replace")
-        args = tuple(group.texts(Tag.ARG))
-        entries.append(ProcessEntry(group.number(Tag.PID), int(user), stat, args))
-    return ProcessList(fields.number(Tag.TIME_NS), fields.number(Tag.UPTIME_NS), tuple(entries))
 
 
 def decode_event(event: GuestEvent) -> AgentEvent | None:

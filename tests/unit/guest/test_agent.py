@@ -122,6 +122,9 @@ async def test_argument_with_nul_is_refused_before_it_is_sent(
     assert guest.runs == []
 
 
+OF_FILES = {Op.STAT_PATH, Op.READ_TREE, Op.WRITE_TREE, Op.LIST_CHANGES}  # `trees` asks for these
+
+
 async def test_every_operation_reaches_the_guest(guest: FakeGuest, channel: GuestChannel) -> None:
     agent = Agent(channel)
     await agent.quiesce()
@@ -162,7 +165,7 @@ async def test_every_operation_reaches_the_guest(guest: FakeGuest, channel: Gues
     assert "c1" not in guest.containers
     await agent.power_off()
     await guest.powered_off.wait()
-    assert set(guest.runs) == set(Op)
+    assert set(guest.runs) == set(Op) - OF_FILES
 
 
 async def test_frozen_container_writes_nothing(guest: FakeGuest, channel: GuestChannel) -> None:
