@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from app.core.errors import SlipwayError
 from app.db.database import Database
@@ -17,29 +18,40 @@ from app.guest.image import GuestImage
 from app.hypervisor.port import Hypervisor
 from app.logs.follow import LogHub
 from app.logs.store import LogStore
+from app.oci.registry.options import RegistryOptions, parse_insecure, parse_mirrors
 from app.oci.starter import import_starter
-from app.oci.store import ImageStore
+from app.oci.store import DOWNLOADS, ImageStore
 from app.services.accounts import AccountService
 from app.services.admission import Admission
+from app.services.attach import AttachService
+from app.services.attachments import AttachHub
 from app.services.bundle import Services
 from app.services.cache_reclaim import CacheReclaim
+from app.services.commits import CommitService
 from app.services.console import ConsoleArchive
 from app.services.containers import ContainerService
 from app.services.demand import Demand
 from app.services.events import EventService
 from app.services.exec import ExecService
 from app.services.feed import ChangeFeed
+from app.services.files import FileService
+from app.services.health import HealthService
 from app.services.hosts import HostFacts, HostService, read_host_facts
 from app.services.images import ImageService
 from app.services.launch import Launcher
+from app.services.limits import LimitService
 from app.services.logs import LogService
 from app.services.parts import EngineParts
 from app.services.pool import WarmPool
+from app.services.processes import ProcessService
+from app.services.registries import RegistryService
 from app.services.registry import ContainerRegistry
 from app.services.residency import ResidencySampler, Sampler
+from app.services.service_vm import ServiceVms
 from app.services.stats import StatsService
 from app.services.supervisor import Supervisor
 from app.services.templates import TemplateShelf, TemplateView
+from app.services.upkeep import UpkeepService
 from app.services.warm_vm import Warmer
 from app.settings import Settings
 from app.storage.ballast import Ballast
@@ -123,6 +135,7 @@ def _assemble(
     events = EventService(stores.database, feed)
     registry = ContainerRegistry(stores.database, events, feed, stores.ballast)
     hub = LogHub(stores.log_store)
+    attach_hub = AttachHub()
     admission = _make_admission(settings, facts)
     containers = ContainerService(
         registry=registry,
@@ -136,6 +149,7 @@ def _assemble(
     demand = Demand()
     pool = _make_pool(settings, machine, stores, facts, admission, templates, demand, events)
     launcher = _make_launcher(settings, machine, stores, facts, admission, templates, pool, demand)
+    service_vms = _make_service_vms(settings, machine, stores, facts, templates)
     parts = EngineParts(
         hypervisor=machine.hypervisor,
         launcher=launcher,
@@ -143,27 +157,54 @@ def _assemble(
         events=events,
         log_store=stores.log_store,
         log_hub=hub,
+        attach_hub=attach_hub,
         consoles=stores.consoles,
+        service_vms=service_vms,
         boot_timeout_s=settings.boot_timeout_s,
         accelerator=accelerator.name,
     )
     supervisor = Supervisor(parts, remove_ended=containers.remove_ended)
     containers.bind(supervisor)
     reclaim = CacheReclaim(supervisor.reclaim_cache) if settings.reclaim_idle_cache else None
+    images = ImageService(stores.images, registry, events, feed, stores.ballast)
+    exec_service = ExecService(registry, stores.images, supervisor, events)
+    files = FileService(registry, stores.images, supervisor, service_vms)
     services = Services(
         containers=containers,
-        exec=ExecService(registry, stores.images, supervisor),
-        images=ImageService(stores.images, registry, events, feed, stores.ballast),
+        exec=exec_service,
+        files=files,
+        commits=CommitService(registry, stores.images, files, supervisor, events, feed),
+        attach=AttachService(registry, attach_hub, stores.log_store),
+        images=images,
+        registries=RegistryService(stores.images, registry_options(settings), events, feed),
         logs=LogService(stores.log_store, hub, containers),
         events=events,
         hosts=_make_hosts(
             settings, machine, stores, facts, accelerator, registry, supervisor, templates, pool
         ),
+        health=HealthService(registry, stores.images, exec_service, feed),
+        limits=LimitService(registry, stores.images, admission, supervisor),
+        processes=ProcessService(registry, supervisor),
         stats=StatsService(supervisor.samplers, cache_reclaim=reclaim),
+        upkeep=UpkeepService(containers, images, events),
         accounts=AccountService(stores.database),
         feed=feed,
     )
     return services, _Workers(supervisor, templates, pool)
+
+
+def registry_options(settings: Settings) -> RegistryOptions:
+    """How the settings say that registries are reached.
+
+    Raises:
+        InvalidArgument: A mirror or an insecure registry is malformed.
+    """
+    return RegistryOptions(
+        mirrors=parse_mirrors(settings.registry_mirrors),
+        insecure=parse_insecure(settings.registry_insecure),
+        ca=Path(settings.registry_ca).expanduser() if settings.registry_ca else None,
+        downloads=DOWNLOADS,
+    )
 
 
 def _make_admission(settings: Settings, facts: HostFacts) -> Admission:
@@ -245,6 +286,25 @@ def _make_launcher(
     )
 
 
+def _make_service_vms(
+    settings: Settings,
+    machine: Machine,
+    stores: _Stores,
+    facts: HostFacts,
+    templates: TemplateShelf,
+) -> ServiceVms:
+    return ServiceVms(
+        hypervisor=machine.hypervisor,
+        guest=machine.guest,
+        images=stores.images,
+        scratch=stores.scratch,
+        templates=templates,
+        vcpus=settings.default_vcpus or min(facts.cpus, 2),
+        scratch_size_bytes=settings.scratch_size_bytes,
+        boot_timeout_s=settings.boot_timeout_s,
+    )
+
+
 def _make_hosts(
     settings: Settings,
     machine: Machine,
@@ -269,6 +329,7 @@ def _make_hosts(
         supervisor=supervisor,
         templates=templates,
         pool=None if pool.is_off else pool,
+        docker_tcp=settings.docker_tcp,
     )
 
 
@@ -313,6 +374,8 @@ async def _background(
         tasks = [
             group.create_task(supervisor.run(ready)),
             group.create_task(services.stats.run()),
+            group.create_task(services.health.run()),
+            group.create_task(services.files.run()),
             group.create_task(ResidencySampler(workers.memory_samplers).run()),
             group.create_task(_keep_vms_ready(workers, ready)),
             group.create_task(_upkeep(services, stores, settings)),

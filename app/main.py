@@ -4,11 +4,13 @@ import asyncio
 import errno
 import gc
 import logging
+import os
 import socket
 import time
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Literal, TypedDict, cast
 
 import uvicorn
@@ -18,6 +20,8 @@ from app import __version__
 from app.api.app import MOUNT_PATH, create_api
 from app.api.metrics import router as metrics_router
 from app.core.errors import Conflict, InvalidArgument
+from app.docker_api.app import create_docker_app
+from app.docker_api.server import COMMON_SOCKET, DockerListening, DockerSockets, serve_docker
 from app.engine import Machine, run_engine
 from app.guest.frames import FrameParser
 from app.guest.handshake import resync
@@ -51,6 +55,7 @@ def create_app(
     *,
     on_ready: OnReady | None = None,
     on_stop: OnReady | None = None,
+    docker: DockerSockets | None = None,
 ) -> FastAPI:
     """Build the application; the engine begins and ends with its lifespan.
 
@@ -59,11 +64,15 @@ def create_app(
         machine: What runs VMs.
         on_ready: Called once the engine serves.
         on_stop: Called before it ends.
+        docker: Where to serve the Docker API, which begins and ends with the engine too.
     """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        async with run_engine(settings, machine) as services:
+        async with AsyncExitStack() as stack:
+            services = await stack.enter_async_context(run_engine(settings, machine))
+            if docker is not None:
+                await stack.enter_async_context(serve_docker(create_docker_app(services), docker))
             if on_ready is not None:
                 await on_ready(services)
             try:
@@ -151,7 +160,7 @@ async def serve(settings: Settings, *, say: Say) -> int:
     async def greet(services: Services) -> None:
         lock.publish(_local_url(settings))
         _spare_collector()
-        for line in await greeting(services, url):
+        for line in await greeting(services, url, docker.hosts):
             say(line)
 
     async def part(services: Services) -> None:
@@ -159,11 +168,15 @@ async def serve(settings: Settings, *, say: Say) -> int:
             say(line)
 
     lock = await asyncio.to_thread(DataDirectoryLock.take, settings.data_dir)
-    with lock, _bind(settings) as listener:
+    with ExitStack() as stack:
+        stack.enter_context(lock)
+        listener = stack.enter_context(_bind(settings))
+        docker = await asyncio.to_thread(DockerSockets.bind, docker_listening(settings))
+        stack.callback(docker.close)
         machine = await prepare_machine(settings, say=say)
         server = uvicorn.Server(
             uvicorn.Config(
-                create_app(settings, machine, on_ready=greet, on_stop=part),
+                create_app(settings, machine, on_ready=greet, on_stop=part, docker=docker),
                 log_level=logging.WARNING,
                 access_log=False,
                 server_header=False,
@@ -186,10 +199,30 @@ def _spare_collector() -> None:
     gc.freeze()
 
 
-async def greeting(services: Services, url: str) -> list[str]:
+def docker_listening(settings: Settings) -> DockerListening:
+    """Where the Docker API is served; root's first engine also has the machine's common path."""
+
+    def path(value: str) -> Path | None:
+        return Path(value) if value else None
+
+    return DockerListening(
+        data_dir=settings.data_dir,
+        common=COMMON_SOCKET if os.geteuid() == 0 else None,
+        group=settings.docker_group,
+        tcp=settings.docker_tcp,
+        tls=settings.docker_tls,
+        tls_ca=path(settings.docker_tls_ca),
+        tls_cert=path(settings.docker_tls_cert),
+        tls_key=path(settings.docker_tls_key),
+    )
+
+
+async def greeting(services: Services, url: str, docker_hosts: Sequence[str] = ()) -> list[str]:
     """What the operator reads once the dashboard answers."""
     host = await services.hosts.host()
     lines = [f"Slipway {__version__} serves on {url}", f"  {host.accelerator.reason}"]
+    if docker_hosts:
+        lines.append(f"  Docker clients: export DOCKER_HOST={docker_hosts[0]}")
     if await services.accounts.setup_required():
         token = await services.accounts.issue_setup_link()
         lines.append(f"  First start: create the admin account at {url}/setup?token={token}")

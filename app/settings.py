@@ -26,6 +26,34 @@ class Settings(BaseSettings):
         default="",
         description="URL by which browsers reach it behind a proxy; empty: host and port.",
     )
+    docker_group: str = Field(
+        default="",
+        description="Group that may use the Docker API's unix sockets; empty: the engine's own.",
+    )
+    docker_tcp: str = Field(
+        default="",
+        description="Loopback address and port of the Docker API without TLS; empty: none.",
+    )
+    docker_tls: str = Field(
+        default="",
+        description="Address and port of the Docker API for clients with a certificate.",
+    )
+    docker_tls_ca: str = Field(
+        default="", description="PEM file of the authority that signs clients' certificates."
+    )
+    docker_tls_cert: str = Field(default="", description="PEM file of the server's certificate.")
+    docker_tls_key: str = Field(default="", description="PEM file of the server's key.")
+    registry_mirrors: str = Field(
+        default="", description="URLs of mirrors of docker.io, asked in order before it."
+    )
+    registry_insecure: str = Field(
+        default="",
+        description="Registries or networks where certificates aren't checked and HTTP is tried.",
+    )
+    registry_ca: str = Field(
+        default="",
+        description="PEM file of more authorities for registries, or a directory like certs.d.",
+    )
     default_memory_bytes: int = Field(
         default=GIB, ge=128 * MIB, description="VM memory of a container without a memory limit."
     )

@@ -6,7 +6,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from app.api import containers, events, hosts, images, logs, problems
+from app.api import containers, events, files, hosts, images, logs, problems
 from app.core.errors import SlipwayError
 
 MOUNT_PATH = "/api/v1"
@@ -25,7 +25,7 @@ def create_api(version: str) -> FastAPI:
         redoc_url=None,
         responses=problems.responses(401),
     )
-    for face in (hosts, containers, logs, images, events):
+    for face in (hosts, containers, files, logs, images, events):
         api.include_router(face.router)
     _answer_errors(api)
     return api

@@ -13,9 +13,10 @@ from app.api.lines import NDJSON, ndjson
 from app.api.problems import responses
 from app.api.schemas import ContainerCreate, ContainerView, ExecCreate, Rename, SampleView
 from app.core.errors import AlreadyInState, NotFound
+from app.domain.exec import ExecConfig
 from app.domain.log import LogStream
 from app.services.bundle import Services
-from app.services.exec import ExecConfig, ExecEnd, ExecOutput
+from app.services.exec import ExecEnd, ExecOutput
 
 router = APIRouter(prefix="/containers", tags=["containers"])
 

@@ -5,11 +5,17 @@ from datetime import datetime
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Path, Query, Request, status
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
+from starlette.types import Receive, Scope, Send
 
 from app.api.identity import Initiator, ServicesOf
-from app.api.problems import responses
+from app.api.lines import NDJSON, ndjson
+from app.api.problems import Problem, problem_of, responses
+from app.core.errors import SlipwayError
 from app.domain.image import Image, ImageRemoval
+from app.domain.registry import Credentials, LayerProgress, Transfer, TransferEnded
+from app.services.transfers import RunningTransfer
 
 router = APIRouter(prefix="/images", tags=["images"])
 
@@ -41,7 +47,7 @@ class ImageView(BaseModel):
         """From the store's view."""
         return cls(
             id=image.id,
-            references=[reference.familiar for reference in image.references],
+            references=[reference.familiar for reference in image.tags],
             created=image.created,
             architecture=image.architecture,
             os=image.os,
@@ -104,6 +110,82 @@ async def import_image(
         _chunks(request), reference=reference, initiator=initiator
     )
     return [ImageView.of(image) for image in images]
+
+
+class PullCredentials(BaseModel):
+    """Who asks the registry; nothing of it is kept."""
+
+    username: str = Field(default="", max_length=512)
+    password: str = Field(default="", max_length=8192)
+
+
+class PullStep(BaseModel):
+    """A line of a pull's answer; only what a step has is there."""
+
+    layer: str | None = Field(default=None, description="Short digest of the layer it tells of.")
+    stage: str | None = Field(default=None, examples=["Downloading", "Pull complete"])
+    done_bytes: int | None = None
+    total_bytes: int | None = None
+    digest: str | None = Field(default=None, description="In the last line: what was pulled.")
+    is_news: bool | None = Field(default=None, description="Likewise: whether anything changed.")
+    problem: Problem | None = Field(default=None, description="In the last line: why it failed.")
+
+    @classmethod
+    def of(cls, step: Transfer) -> Self:
+        """From the service's step."""
+        if isinstance(step, TransferEnded):
+            return cls(digest=str(step.digest), is_news=step.is_news)
+        if not isinstance(step, LayerProgress):
+            return cls(stage="Pulling")
+        counts = {"done_bytes": step.done_bytes, "total_bytes": step.total_bytes}
+        return cls(layer=step.layer, stage=step.stage, **(counts if step.total_bytes else {}))
+
+
+class _Pulling(StreamingResponse):
+    """Ends the pull with the connection."""
+
+    def __init__(self, transfer: RunningTransfer) -> None:
+        super().__init__(_pull_lines(transfer), media_type=NDJSON)
+        self._transfer = transfer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._transfer.close()
+
+
+async def _pull_lines(transfer: RunningTransfer) -> AsyncIterator[bytes]:
+    try:
+        async for step in transfer.steps():
+            yield ndjson(PullStep.of(step))
+    except SlipwayError as error:
+        yield ndjson(PullStep(problem=problem_of(error)))
+
+
+@router.post(
+    "/pull",
+    summary="Pull an image",
+    response_class=StreamingResponse,
+    responses=responses(400, 403, 404, 422, 503)
+    | {200: {"content": {NDJSON: {"schema": PullStep.model_json_schema()}}}},
+)
+async def pull_image(
+    services: ServicesOf,
+    initiator: Initiator,
+    reference: Annotated[str, Query(max_length=512, examples=["busybox:1.36"])],
+    platform: Annotated[str, Query(max_length=64, examples=["linux/amd64"])] = "",
+    credentials: PullCredentials | None = None,
+) -> StreamingResponse:
+    """Steps as JSON lines once the registry has answered; hanging up ends the pull."""
+    who = credentials or PullCredentials()
+    transfer = await services.registries.pull(
+        reference,
+        platform=platform,
+        credentials=Credentials(who.username, who.password),
+        initiator=initiator,
+    )
+    return _Pulling(transfer)
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:

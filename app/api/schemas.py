@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from app.domain.container import Container, ContainerState
 from app.domain.container_config import ContainerConfig
+from app.domain.health import HealthStatus
 from app.domain.restart import parse_restart_policy
 from app.services.stats import ContainerSample
 
@@ -62,6 +63,14 @@ class ContainerCreate(BaseModel):
     cap_add: Words = Field(default_factory=list)
     cap_drop: Words = Field(default_factory=list)
     no_new_privileges: bool = False
+    privileged: bool = Field(
+        default=False, description="Inside its VM: every capability and device, nothing masked."
+    )
+    groups: Words = Field(default_factory=list, description="Supplementary groups.")
+    shm_bytes: ByteCount = Field(default=0, description="Size of /dev/shm; 0: 64 MiB.")
+    tmpfs: dict[str, str] = Field(default_factory=dict, description="Mount options by path.")
+    sysctls: dict[str, str] = Field(default_factory=dict)
+    extra_hosts: Words = Field(default_factory=list, description="`name:address` each.")
 
     def to_config(self) -> ContainerConfig:
         """As the services take it.
@@ -92,6 +101,12 @@ class ContainerCreate(BaseModel):
             cap_add=tuple(self.cap_add),
             cap_drop=tuple(self.cap_drop),
             no_new_privileges=self.no_new_privileges,
+            privileged=self.privileged,
+            groups=tuple(self.groups),
+            shm_bytes=self.shm_bytes,
+            tmpfs=self.tmpfs,
+            sysctls=self.sysctls,
+            extra_hosts=tuple(self.extra_hosts),
         )
 
 
@@ -173,6 +188,8 @@ class ContainerView(BaseModel):
     pids_limit: int
     auto_remove: bool
     init: bool
+    privileged: bool
+    health: HealthStatus | None = Field(description="What its health check found, if it has one.")
     network: str = Field(default="none", description="This release gives no network card.")
 
     @classmethod
@@ -215,6 +232,8 @@ class ContainerView(BaseModel):
             pids_limit=config.pids_limit,
             auto_remove=config.auto_remove,
             init=config.init,
+            privileged=config.privileged,
+            health=None if container.health is None else container.health.status,
         )
 
 

@@ -48,6 +48,7 @@ async def _gather(settings: Settings) -> Facts:
                 memory_reserve_bytes=settings.memory_reserve_bytes,
                 default_memory_bytes=settings.default_memory_bytes,
                 qemu_user=settings.qemu_user,
+                docker_tcp=settings.docker_tcp,
                 static_dir=static_dir(),
                 assets=needed_assets(),
             ),

@@ -7,27 +7,47 @@ the older one. JSON is ASCII, so that any string survives, lone surrogates inclu
 import json
 from collections.abc import Callable
 from dataclasses import asdict, fields
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from app.core.errors import CorruptData
 from app.domain.container import ContainerConfig
+from app.domain.container_options import CpuTuning, DeviceMapping, Ulimit
+from app.domain.image import Healthcheck
 from app.domain.restart import RestartPolicy, RestartPolicyName
 from app.domain.vm import BootStage
 
 T = TypeVar("T")
-CONFIG_VERSION = 1
+CONFIG_VERSION = 2
+KEPT_CONFIGS = 4096  # lists read all of them each time
 BOOT_STAGES_VERSION = 1
-_TUPLE_FIELDS = ("command", "entrypoint", "env", "cap_add", "cap_drop")
+_TUPLE_FIELDS = (
+    "command",
+    "entrypoint",
+    "env",
+    "cap_add",
+    "cap_drop",
+    "exposed_ports",
+    "groups",
+    "extra_hosts",
+    "dns_servers",
+    "dns_options",
+    "dns_search",
+    "security_options",
+    "masked_paths",
+    "read_only_paths",
+)
 _CONFIG_FIELDS = frozenset(field.name for field in fields(ContainerConfig))
 
 
 def encode_config(config: ContainerConfig) -> str:
-    """`{"version": 1, "config": {…}}` with the names of the domain's fields."""
+    """`{"version": 2, "config": {…}}` with the names of the domain's fields."""
     return _dump({"version": CONFIG_VERSION, "config": asdict(config)})
 
 
+@lru_cache(maxsize=KEPT_CONFIGS)
 def decode_config(encoded: str) -> ContainerConfig:
-    """Read what encode_config wrote.
+    """Read what encode_config wrote; the same text gives the same value, which nobody changes.
 
     Raises:
         CorruptData: It is something else, or a newer version.
@@ -42,9 +62,22 @@ def decode_config(encoded: str) -> ContainerConfig:
         values["restart_policy"] = RestartPolicy(
             RestartPolicyName(policy["name"]), policy["maximum_retries"]
         )
+        if stored.get("healthcheck") is not None:
+            health = stored["healthcheck"]
+            values["healthcheck"] = Healthcheck(**health | {"test": tuple(health["test"])})
+        values["cpu_tuning"] = CpuTuning(**stored["cpu_tuning"])
+        values["ulimits"] = tuple(Ulimit(**limit) for limit in stored["ulimits"])
+        values["devices"] = tuple(DeviceMapping(**device) for device in stored["devices"])
         return ContainerConfig(**values)
 
-    return _load(encoded, "config", CONFIG_VERSION, build)
+    return _load(encoded, "config", CONFIG_VERSION, build, lift=_lift_config)
+
+
+def _lift_config(stored: dict[str, Any], version: int) -> dict[str, Any]:
+    """Version 1 had fewer fields; what it lacks is as nothing asked for."""
+    if version != 1:
+        raise ValueError(version)
+    return stored | {"cpu_tuning": {}, "ulimits": [], "devices": []}
 
 
 def encode_boot_stages(stages: tuple[BootStage, ...]) -> str:
@@ -88,12 +121,21 @@ def _dump(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def _load(encoded: str, key: str, version: int, build: Callable[[Any], T]) -> T:
+def _load(
+    encoded: str,
+    key: str,
+    version: int,
+    build: Callable[[Any], T],
+    *,
+    lift: Callable[[Any, int], Any] | None = None,
+) -> T:
     try:
         document = json.loads(encoded)
         stored_version = document["version"]
         if stored_version == version:
             return build(document[key])
+        if lift is not None and stored_version < version:
+            return build(lift(document[key], stored_version))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptData(f"The database holds an unreadable {key}: {error!r}") from error
     raise CorruptData(

@@ -16,6 +16,7 @@ from sqlalchemy import (
     String,
     Text,
     TypeDecorator,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -114,6 +115,7 @@ class EventRow(Base):
     time_ns: Mapped[int] = mapped_column(BigInteger)
     initiator: Mapped[str] = mapped_column(PlainText)
     attributes: Mapped[str] = mapped_column(Text)
+    subject: Mapped[str] = mapped_column(Text, server_default=text("'{}'"))
 
 
 class UserRow(Base):

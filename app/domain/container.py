@@ -10,7 +10,40 @@ from enum import StrEnum
 from app.core.errors import AlreadyInState, Conflict
 from app.core.ids import short_id
 from app.domain.container_config import ContainerConfig as ContainerConfig
+from app.domain.health import Health
 from app.domain.vm import BootStage
+
+
+class NotRunning(Conflict):
+    """The operation needs the container's process, and it has none.
+
+    Attributes:
+        container_id, container_name: Which.
+    """
+
+    def __init__(self, container: "Container", verb: str) -> None:
+        super().__init__(
+            f"Container {container.name} is not running: can't {verb} it",
+            advice="Start the container first.",
+        )
+        self.container_id = container.id
+        self.container_name = container.name
+
+
+class IsPaused(Conflict):
+    """The operation needs the container's process to run, and it is frozen.
+
+    Attributes:
+        container_id, container_name: Which.
+    """
+
+    def __init__(self, container: "Container", verb: str) -> None:
+        super().__init__(
+            f"Container {container.name} is paused: can't {verb} it",
+            advice="Unpause the container first.",
+        )
+        self.container_id = container.id
+        self.container_name = container.name
 
 
 class ContainerState(StrEnum):
@@ -50,8 +83,10 @@ class Container:
         stopped_by_user: A stop or kill was asked for, so `unless-stopped` and the others rest.
         restart_count: Restarts by policy since the last start by hand.
         unresponsive_since_ns: Since when the guest has been silent, None if it is not. This and
-            the next are of the moment: the engine lays them over the record, which has none.
+            the next two are of the moment: the engine lays them over the record, which has none.
         backpressure_since_ns: Since when the container's writes block because nobody takes its log.
+        health: What its health check found; None if it has none, or has not run since the engine
+            began.
     """
 
     id: str
@@ -72,6 +107,7 @@ class Container:
     boot_stages: tuple[BootStage, ...] = ()
     unresponsive_since_ns: int | None = None
     backpressure_since_ns: int | None = None
+    health: Health | None = None
 
     @property
     def short_id(self) -> str:
@@ -154,18 +190,12 @@ def require_running(container: Container, verb: str) -> None:
     """Refuse an operation that needs the container's process.
 
     Raises:
-        Conflict: It does not run, or is paused.
+        IsPaused, NotRunning: So it is.
     """
     if container.state is ContainerState.PAUSED:
-        raise Conflict(
-            f"Container {container.name} is paused: can't {verb} it",
-            advice="Unpause the container first.",
-        )
+        raise IsPaused(container, verb)
     if container.state not in {ContainerState.RUNNING, ContainerState.STOPPING}:
-        raise Conflict(
-            f"Container {container.name} is not running: can't {verb} it",
-            advice="Start the container first.",
-        )
+        raise NotRunning(container, verb)
 
 
 def paused(container: Container) -> Container:
@@ -240,7 +270,7 @@ def begin_remove(container: Container) -> Container:
         raise Conflict(f"removal of container {container.id} is already in progress")
     if container.is_live or container.state is ContainerState.RESTARTING:
         raise Conflict(
-            f"cannot remove container {container.name!r}: container is {container.state}: "
+            f'cannot remove container "/{container.name}": container is {container.state}: '
             "stop the container before removing or force remove",
             advice="Stop it first, or remove it with force.",
         )

@@ -1,20 +1,21 @@
-"""What an operator asks for: a container's configuration, its checks, and how an image fills it."""
+"""What an operator asks for: a container's configuration, and how an image fills it."""
 
-import re
 from dataclasses import dataclass, field
 
 from app.core.errors import InvalidFields
-from app.core.units import MIB
-from app.domain.image import ImageConfig
-from app.domain.restart import NO_RESTART, RestartPolicy, RestartPolicyName
+from app.domain.container_options import (
+    DEFAULT_LOG_DRIVER,
+    NO_TUNING,
+    CpuTuning,
+    DeviceMapping,
+    Echo,
+    Ulimit,
+)
+from app.domain.image import Healthcheck, ImageConfig
+from app.domain.restart import NO_RESTART, RestartPolicy
 from app.domain.signals import signal_number
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-MINIMUM_MEMORY_BYTES = 6 * MIB  # as Docker
-MAXIMUM_CPUS = 256
-NAME_PATTERN = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")  # moby, daemon/names
-LABEL_LIMIT_BYTES = 64 * 1024
-ENV_LIMIT_BYTES = 96 * 1024  # argv and env together fit a request of 256 KiB
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,22 @@ class ContainerConfig:
         image: Reference as given.
         memory_bytes: Hard limit of the container; 0: no limit of its own, the VM's default size.
         cpus: Share of CPU time in units of one CPU; 0: all of the VM's vCPUs.
+        cpu_tuning: Docker's older options about CPUs; its quota is an alternative to `cpus`.
         pids_limit: Most processes and threads; 0: no limit.
         stop_timeout_s: Grace between stop signal and SIGKILL; None: the engine's setting.
+        exposed_ports: `port/protocol` beyond the image's.
+        healthcheck: None: the image's.
+        memory_swap_bytes: Memory and swap together, as Docker counts; -1: no limit, 0: unset. A VM
+            has no swap, so it limits nothing.
+        shm_bytes: Size of /dev/shm; 0: 64 MiB.
+        tmpfs: Mount options by path.
+        groups: Supplementary groups, names or numbers.
+        extra_hosts: Lines of /etc/hosts, `name:address`.
+        privileged: Inside its VM: every capability and device, nothing masked, no seccomp filter.
+        seccomp: Empty: the default profile; `unconfined`; or a profile as JSON text.
+        masked_paths, read_only_paths: None: Docker's usual ones.
+        network_mode: `default`, `bridge` and `none` all give no network card in this release.
+        echo: What a client of the Docker API gave and gets back, with no effect here.
     """
 
     image: str
@@ -36,13 +51,16 @@ class ContainerConfig:
     user: str = ""
     working_dir: str = ""
     hostname: str = ""
+    domainname: str = ""
     tty: bool = False
     stdin_open: bool = False
+    stdin_once: bool = False
     labels: dict[str, str] = field(default_factory=dict)
     stop_signal: str = ""
     stop_timeout_s: int | None = None
     memory_bytes: int = 0
     cpus: float = 0.0
+    cpu_tuning: CpuTuning = NO_TUNING
     pids_limit: int = 0
     restart_policy: RestartPolicy = NO_RESTART
     auto_remove: bool = False
@@ -51,6 +69,35 @@ class ContainerConfig:
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     no_new_privileges: bool = False
+    exposed_ports: tuple[str, ...] = ()
+    healthcheck: Healthcheck | None = None
+    memory_reservation_bytes: int = 0
+    memory_swap_bytes: int = 0
+    oom_score_adj: int = 0
+    ulimits: tuple[Ulimit, ...] = ()
+    shm_bytes: int = 0
+    tmpfs: dict[str, str] = field(default_factory=dict)
+    sysctls: dict[str, str] = field(default_factory=dict)
+    devices: tuple[DeviceMapping, ...] = ()
+    groups: tuple[str, ...] = ()
+    extra_hosts: tuple[str, ...] = ()
+    dns_servers: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    privileged: bool = False
+    seccomp: str = ""
+    security_options: tuple[str, ...] = ()
+    masked_paths: tuple[str, ...] | None = None
+    read_only_paths: tuple[str, ...] | None = None
+    log_driver: str = DEFAULT_LOG_DRIVER
+    log_options: dict[str, str] = field(default_factory=dict)
+    network_mode: str = "default"
+    echo: Echo = field(default_factory=dict)
+
+    @property
+    def cpu_limit(self) -> float:
+        """CPUs that it may use, however that was said; 0: no limit."""
+        return self.cpus or self.cpu_tuning.cpus
 
 
 @dataclass(frozen=True)
@@ -70,11 +117,7 @@ def plan_process(config: ContainerConfig, image: ImageConfig, *, hostname: str) 
     Raises:
         InvalidFields: Neither names a command.
     """
-    if config.entrypoint is not None:
-        entrypoint, command = config.entrypoint, config.command or ()
-    else:
-        entrypoint = image.entrypoint
-        command = image.cmd if config.command is None else config.command
+    entrypoint, command = merge_command(config, image)
     args = (*entrypoint, *command)
     if not args:
         raise InvalidFields({"command": f"No command: image {config.image} names none"})
@@ -85,6 +128,15 @@ def plan_process(config: ContainerConfig, image: ImageConfig, *, hostname: str) 
         working_dir=config.working_dir or image.working_dir or "/",
         stop_signal=signal_number(config.stop_signal or image.stop_signal or "SIGTERM"),
     )
+
+
+def merge_command(
+    config: ContainerConfig, image: ImageConfig
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Entrypoint and command: the operator's, or else the image's."""
+    if config.entrypoint is not None:
+        return config.entrypoint, config.command or ()
+    return image.entrypoint, image.cmd if config.command is None else config.command
 
 
 def _merge_env(config: ContainerConfig, image: ImageConfig, hostname: str) -> tuple[str, ...]:
@@ -98,89 +150,3 @@ def _merge_env(config: ContainerConfig, image: ImageConfig, hostname: str) -> tu
         else:
             merged.pop(name, None)  # "NAME" alone unsets, as `docker run -e NAME` of an unset one
     return tuple(f"{name}={value}" for name, value in merged.items())
-
-
-def check_name(name: str) -> str:
-    """Return the name without Docker's leading slash.
-
-    Raises:
-        InvalidFields: It has other characters than Docker allows.
-    """
-    name = name.removeprefix("/")
-    if not NAME_PATTERN.fullmatch(name) or len(name) > 255:
-        raise InvalidFields(
-            {
-                "name": f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are "
-                "allowed, two characters or more"
-            }
-        )
-    return name
-
-
-def check_config(config: ContainerConfig) -> None:
-    """Check every field on its own and together.
-
-    Raises:
-        InvalidFields: One text for each faulty field.
-    """
-    faults: dict[str, str] = {}
-    for check in (_check_process, _check_limits, _check_policy):
-        faults.update(check(config))
-    if faults:
-        raise InvalidFields(faults)
-
-
-def _check_words(config: ContainerConfig) -> dict[str, str]:
-    faults: dict[str, str] = {}
-    words = (*(config.command or ()), *(config.entrypoint or ()), *config.env)
-    if any("\0" in word for word in (*words, config.user, config.working_dir, config.hostname)):
-        faults["command"] = "Command, environment, user and directories can't contain NUL"
-    if sum(len(word.encode()) + 1 for word in words) > ENV_LIMIT_BYTES:
-        faults["env"] = "Command and environment together are longer than 96 KiB"
-    return faults
-
-
-def _check_process(config: ContainerConfig) -> dict[str, str]:
-    faults: dict[str, str] = {}
-    faults.update(_check_words(config))
-    for entry in config.env:
-        if not entry.partition("=")[0]:
-            faults["env"] = f"Environment entry {entry!r} has no name before '='"
-    if config.working_dir and not config.working_dir.startswith("/"):
-        faults["working_dir"] = f"Working directory {config.working_dir!r} is not absolute"
-    if config.hostname and not re.fullmatch(r"[a-zA-Z0-9]([a-zA-Z0-9.-]{0,62})", config.hostname):
-        faults["hostname"] = f"Host name {config.hostname!r} is not a valid name of 1 to 63 letters"
-    if config.stop_signal:
-        try:
-            signal_number(config.stop_signal)
-        except InvalidFields:
-            faults["stop_signal"] = f"Signal {config.stop_signal!r} is not known"
-    if sum(len(k) + len(v) for k, v in config.labels.items()) > LABEL_LIMIT_BYTES:
-        faults["labels"] = "Labels together are longer than 64 KiB"
-    if any(not key for key in config.labels):
-        faults["labels"] = "A label has no name"
-    return faults
-
-
-def _check_limits(config: ContainerConfig) -> dict[str, str]:
-    faults: dict[str, str] = {}
-    if config.memory_bytes and config.memory_bytes < MINIMUM_MEMORY_BYTES:
-        faults["memory_bytes"] = "Minimum memory limit allowed is 6 MiB"
-    if not 0 <= config.cpus <= MAXIMUM_CPUS:
-        faults["cpus"] = f"CPUs must lie between 0 (no limit) and {MAXIMUM_CPUS}"
-    if config.pids_limit < 0:
-        faults["pids_limit"] = "The process limit can't be negative"
-    if config.stop_timeout_s is not None and config.stop_timeout_s < 0:
-        faults["stop_timeout_s"] = "The stop timeout can't be negative"
-    return faults
-
-
-def _check_policy(config: ContainerConfig) -> dict[str, str]:
-    policy = config.restart_policy
-    if policy.maximum_retries < 0:
-        return {"restart_policy": "The retry count can't be negative"}
-    if policy.maximum_retries and policy.name is not RestartPolicyName.ON_FAILURE:
-        return {"restart_policy": f"Policy {policy.name} takes no retry count"}
-    if config.auto_remove and policy.name is not RestartPolicyName.NO:
-        return {"auto_remove": "Can't remove the container at its end and restart it as well"}
-    return {}

@@ -19,11 +19,12 @@ class Event:
     """One entry of the journal; ids grow and are never used again.
 
     Attributes:
-        action: create, start, die, kill, stop, oom, pause, unpause, rename, destroy, restart;
-            ready, unresponsive, responsive, end, adopt for a VM; import, tag, untag, delete
-            for an image.
+        action: create, start, die, kill, stop (was asked for), stopped, oom, pause, unpause,
+            rename, destroy, restart (by policy), restarted (as asked for); ready, unresponsive,
+            responsive, end, adopt for a VM; import, tag, untag, delete for an image.
         actor_id: Id of the object; `actor_name` is its name then.
-        initiator: Who asked: a user's name, `token:<name>`, or `engine`.
+        initiator: Who asked: a user's name, `token:<name>`, a peer of the Docker API, or `engine`.
+        subject: What described the object then: a container's image, as `image`, and its labels.
     """
 
     type: EventType
@@ -34,3 +35,4 @@ class Event:
     initiator: str = "engine"
     attributes: dict[str, str] = field(default_factory=dict)
     id: int = 0
+    subject: dict[str, str] = field(default_factory=dict)

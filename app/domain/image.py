@@ -180,7 +180,8 @@ class Image:
 
     Attributes:
         id: Digest of its configuration, as Docker's image id (`sha256:<hex>`).
-        references: Tagged names, sorted; empty for an untagged ("dangling") image.
+        references: Tagged names and, of what came from or went to a registry, names by digest;
+            sorted; empty for a "dangling" image.
         created: As its configuration says (aware UTC), or None.
         diff_ids: Digests of the uncompressed layers, lowest first.
         size_bytes: Sum of the uncompressed layers.
@@ -201,6 +202,11 @@ class Image:
     def short_id(self) -> str:
         """The 12 digits that people see."""
         return self.id.removeprefix("sha256:")[:SHORT_DIGEST_DIGITS]
+
+    @property
+    def tags(self) -> tuple[Reference, ...]:
+        """The names with a tag."""
+        return tuple(item for item in self.references if item.tag is not None)
 
     @property
     def mounted_diff_ids(self) -> tuple[str, ...]:

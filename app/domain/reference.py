@@ -123,6 +123,11 @@ class Reference:
         return self.name + self._suffix
 
 
+def is_domain(text: str) -> bool:
+    """Whether it can be a registry's host, with or without a port."""
+    return _DOMAIN_RE.fullmatch(text) is not None
+
+
 def shown(text: object) -> str:
     """Foreign text for a message: quoted, escaped, bounded."""
     shown = ascii(text)

@@ -65,13 +65,13 @@ def size_vm(
         memory_bytes = _whole_blocks(default_memory_bytes)
         limit_bytes = memory_bytes - fixed_bytes - memory_bytes // GUEST_SHARE_DIVISOR
     vcpus = default_vcpus or min(host_cpus, 2)
-    if config.cpus:
-        vcpus = min(max(math.ceil(config.cpus), 1), host_cpus)
+    if config.cpu_limit:
+        vcpus = min(max(math.ceil(config.cpu_limit), 1), host_cpus)
     return VmSize(
         memory_bytes=memory_bytes,
         vcpus=vcpus,
         container_limit_bytes=limit_bytes,
-        cpu_quota=config.cpus or None,
+        cpu_quota=config.cpu_limit or None,
     )
 
 

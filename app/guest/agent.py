@@ -20,6 +20,7 @@ from app.guest.agent_types import (
 from app.guest.channel import GuestChannel
 from app.guest.fields import FieldValue
 from app.guest.hello import decode_stages
+from app.guest.process_list import ProcessList, decode_processes
 from app.guest.protocol import Op, Tag
 
 INIT_PROCESS_ID = "init"  # the first process of a container (docs/channel.md)
@@ -119,6 +120,13 @@ class Agent:
             Op.STATS, [(Tag.CONTAINER, container_id)], timeout_s=timeout_s
         )
         return decode_stats(result)
+
+    async def processes(self, container_id: str, *, timeout_s: float = 5.0) -> ProcessList:
+        """The processes in the container; at most some hundreds."""
+        result = await self.channel.request(
+            Op.PROCESSES, [(Tag.CONTAINER, container_id)], timeout_s=timeout_s
+        )
+        return decode_processes(result)
 
     async def freeze(self, container_id: str, *, timeout_s: float = 10.0) -> None:
         """Freeze the container's cgroup; returns once it is frozen."""

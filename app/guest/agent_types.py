@@ -15,6 +15,8 @@ _log = logging.getLogger(__name__)
 RLIMIT_INFINITY = (1 << 64) - 1
 NO_LIMIT = (1 << 64) - 1  # in `Limits`: lift a limit that was set
 
+_DEVICE_BITS = {"r": 4, "w": 2, "m": 1}
+
 FieldItems: TypeAlias = list[tuple[Tag, FieldValue]]
 
 
@@ -80,6 +82,21 @@ class Tmpfs:
 
 
 @dataclass(frozen=True, slots=True)
+class GuestDevice:
+    """A device of the guest for the container.
+
+    Attributes:
+        source: Its path in the guest.
+        target: Its path in the container.
+        permissions: Of `rwm`: read, write, make.
+    """
+
+    source: str
+    target: str
+    permissions: str
+
+
+@dataclass(frozen=True, slots=True)
 class GuestFile:
     """A file bind-mounted over the container's own, like /etc/hosts; `mode` are permission bits."""
 
@@ -99,6 +116,7 @@ class ContainerSpec:
         init: Run the agent's own init as the container's process 1.
         seccomp: Array of struct sock_filter; empty for none.
         shm_bytes: Size of /dev/shm.
+        privileged: Every device, and /sys writable.
     """
 
     container_id: str
@@ -118,6 +136,8 @@ class ContainerSpec:
     shm_bytes: int = 64 * 1024 * 1024
     files: tuple[GuestFile, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
+    privileged: bool = False
+    devices: tuple[GuestDevice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +271,7 @@ def container_fields(spec: ContainerSpec) -> FieldItems:
         (Tag.SPILL_BYTES, spec.spill_bytes),
         (Tag.READ_ONLY_ROOT, spec.read_only_root),
         (Tag.INIT, spec.init),
+        (Tag.PRIVILEGED, spec.privileged),
         *limit_fields(spec.limits),
         (Tag.SHM_BYTES, spec.shm_bytes),
     ]
@@ -267,6 +288,17 @@ def container_fields(spec: ContainerSpec) -> FieldItems:
         for file in spec.files
     ]
     groups += [(Tag.SYSCTL, [(Tag.NAME, name), (Tag.VALUE, value)]) for name, value in spec.sysctls]
+    groups += [
+        (
+            Tag.DEVICE,
+            [
+                (Tag.NAME, device.source),
+                (Tag.PATH, device.target),
+                (Tag.MODE, sum(_DEVICE_BITS[letter] for letter in set(device.permissions))),
+            ],
+        )
+        for device in spec.devices
+    ]
     items += groups
     items.append((Tag.PROCESS_SPEC, process_fields(spec.process)))
     return items

@@ -14,7 +14,8 @@ from app.guest.fake_process import (
     Program,
 )
 from app.guest.fake_streams import FakeInput, FakeOutput
-from app.guest.fields import FieldList, Fields, FieldValue
+from app.guest.fake_tree import FakeTree
+from app.guest.fields import FieldList, Fields, FieldValue, encode_fields
 from app.guest.protocol import Op, ProcessState, Tag
 
 _LIMIT_TAGS = (
@@ -25,6 +26,7 @@ _LIMIT_TAGS = (
     Tag.CPU_WEIGHT,
     Tag.PIDS_MAX,
 )
+TREE_OPERATIONS = (Op.STAT_PATH, Op.READ_TREE, Op.WRITE_TREE, Op.LIST_CHANGES)
 _CREATE_STAGES = "mount", "namespaces"  # stages of CREATE (docs/channel.md)
 
 
@@ -64,6 +66,7 @@ class FakeMachine:
         self.entropy_bytes = 0
         self.is_powering_off = False
         self.is_quiesced = False
+        self.tree = FakeTree()
         self.memory_bytes = 0  # the most that AWAIT_MEMORY has waited for
         self._side = side
         self._programs = programs
@@ -73,6 +76,7 @@ class FakeMachine:
         self._on_input = on_input
         self._set_clock = set_clock
         self._next_pid = 100
+        self._booted_at_ns = side.clock_ns()
         self._operations: dict[Op, Callable[[Fields], FieldList]] = {
             Op.SET_CLOCK: self._clock,
             Op.SEED_ENTROPY: self._seed,
@@ -90,6 +94,8 @@ class FakeMachine:
             Op.QUIESCE: self._quiesce,
             Op.AWAIT_MEMORY: self._await_memory,
             Op.RECLAIM: self._reclaim,
+            Op.PROCESSES: self._list_processes,
+            **dict.fromkeys(TREE_OPERATIONS, self._tree),
         }
 
     def run(self, fields: Fields) -> FieldList:
@@ -247,6 +253,44 @@ class FakeMachine:
             (Tag.STAT_PIDS, len(running)),
             (Tag.STAT_OOM_KILLS, container.oom_kills),
         ]
+
+    def _list_processes(self, fields: Fields) -> FieldList:
+        now_ns = self._side.clock_ns()
+        items: list[tuple[Tag, FieldValue]] = [
+            (Tag.TIME_NS, now_ns),
+            (Tag.UPTIME_NS, now_ns - self._booted_at_ns),
+        ]
+        for process in self._container(fields).processes.values():
+            if process.state is ProcessState.RUNNING:
+                ticks = (process.time_ns - self._booted_at_ns) // 10_000_000
+                parent = 0 if process.id == INIT_PROCESS_ID else 1
+                stat = f"{process.pid} ({process.args[0]}) S {parent}" + " 0" * 13
+                stat += f" 20 0 1 0 {ticks} 4096 1" + " 0" * 28 + "\n"
+                group: FieldList = [
+                    (Tag.PID, process.pid),
+                    (Tag.USER, "0"),
+                    (Tag.DATA, stat.encode()),
+                    *((Tag.ARG, arg) for arg in process.args),
+                ]
+                items.append((Tag.PROCESS, group))
+        return items
+
+    def _tree(self, fields: Fields) -> FieldList:
+        container = self._container(fields)
+        if container.init.state is ProcessState.EXITED:
+            raise OperationError(errno.ESRCH, "the container is not there any more")
+        streams = (Tag.STDIN_STREAM, Tag.OUTPUT_STREAM)
+        spec: list[tuple[Tag, FieldValue]] = [(Tag.ARG, "tree")]
+        spec += [(tag, fields.number(tag, 0)) for tag in streams]
+        process = self._make_process(
+            container,
+            fields.text(Tag.PROCESS_ID),
+            Fields(encode_fields(spec)),
+            self._exec_output_bytes,
+        )
+        process.is_helper = True
+        process.start(self.tree.program(fields), self._own)
+        return []
 
     def _freeze(self, fields: Fields) -> FieldList:
         self._container(fields).thawed.clear()

@@ -26,6 +26,24 @@ async def _cat(process: FakeProcess) -> int:
     return 0
 
 
+async def _wc(process: FakeProcess) -> int:
+    """`wc -l`: how many lines the input has."""
+    lines = 0
+    while data := await process.read():
+        lines += data.count(b"\n")
+    await process.write(f"{lines}\n".encode())
+    return 0
+
+
+async def _head(process: FakeProcess) -> int:
+    """`head -c COUNT`: the first bytes of the input, whose rest is left."""
+    missing = int(process.args[2])
+    while missing > 0 and (data := await process.read()):
+        await process.write(data[:missing])
+        missing -= len(data)
+    return 0
+
+
 async def _sleep(process: FakeProcess) -> int:
     await process.sleep(float(process.args[1]))
     return 0
@@ -195,6 +213,7 @@ PROGRAMS: Mapping[str, Program] = MappingProxyType(
         "exit": _exit,
         "false": _false,
         "flood": _flood,
+        "head": _head,
         "loop": _loop,
         "oom": _oom,
         "seq": _flood,
@@ -203,5 +222,6 @@ PROGRAMS: Mapping[str, Program] = MappingProxyType(
         "trap": _trap,
         "true": _true,
         "warm-up": _warm_up,
+        "wc": _wc,
     }
 )

@@ -14,6 +14,9 @@ MAX_MESSAGE_BYTES = 256 * 1024
 RESYNC_ZERO_BYTES = MAX_FRAME_BYTES
 RECORD_HEADER_SIZE_BYTES = 16
 MAX_RECORD_BYTES = 8 * 1024
+TREE_HEADER_SIZE_BYTES = 8
+MAX_TREE_RECORD_BYTES = 256 * 1024
+MAX_TREE_DATA_BYTES = 64 * 1024
 FLAG_MORE = 1
 FLAG_EOF = 2
 
@@ -52,6 +55,11 @@ class Op(IntEnum):
     QUIESCE = 14
     AWAIT_MEMORY = 15
     RECLAIM = 16
+    PROCESSES = 17
+    STAT_PATH = 18
+    READ_TREE = 19
+    WRITE_TREE = 20
+    LIST_CHANGES = 21
 
 
 class EventKind(IntEnum):
@@ -75,6 +83,31 @@ class Direction(IntEnum):
 
     OUTPUT = 1
     INPUT = 2
+
+
+class TreeView(IntEnum):
+    """VIEW of the tree operations."""
+
+    CONTAINER = 1
+    ROOT = 2
+    UPPER = 3
+
+
+class TreeRecordKind(IntEnum):
+    """Kinds of records in the streams of the tree operations."""
+
+    ENTRY = 1
+    DATA = 2
+    END = 3
+
+
+class ChangeKind(IntEnum):
+    """CHANGE of an entry of LIST_CHANGES; the first three are Docker's numbers."""
+
+    MODIFIED = 0
+    ADDED = 1
+    DELETED = 2
+    SAME = 3
 
 
 class Tag(IntEnum):
@@ -172,3 +205,18 @@ class Tag(IntEnum):
     STAT_SCRATCH_USED_BYTES = 90
     STAT_SCRATCH_TOTAL_BYTES = 91
     MEMORY_BYTES = 92
+    PRIVILEGED = 93
+    DEVICE = 94
+    VIEW = 95
+    FOLLOW = 96
+    KEEP_KINDS = 97
+    LINK = 98
+    IS_HARD_LINK = 99
+    SIZE_BYTES = 100
+    UID = 101
+    GID = 102
+    DEVICE_NUMBER = 103
+    FILE_KEY = 104
+    XATTR = 105
+    IS_OPAQUE = 106
+    CHANGE = 107

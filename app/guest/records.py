@@ -61,6 +61,11 @@ class RecordDecoder:
         return self._offset + len(self._buffer)
 
     @property
+    def record_offset(self) -> int:
+        """Offset after the last whole record: what may be acknowledged."""
+        return self._offset
+
+    @property
     def is_between_records(self) -> bool:
         """Whether nothing of an unfinished record is held."""
         return not self._buffer

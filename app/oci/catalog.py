@@ -128,6 +128,7 @@ class Catalog:
             force=force,
             users=users,
             is_leased=image.id in leased,
+            asked_as=name,
         )
         images = dict(self._images)
         for item in plan.untag:

@@ -198,9 +198,14 @@ def _parse_created(value: object) -> datetime | None:
 
 
 def make_image_document(
-    config: ImageConfig, *, created: datetime | None, architecture: str, diff_ids: list[Digest]
+    config: ImageConfig,
+    *,
+    created: datetime | None,
+    architecture: str,
+    diff_ids: list[Digest],
+    comment: str = "",
 ) -> bytes:
-    """Write a configuration for layers that came without one."""
+    """Write a configuration for layers that came without one; a comment goes into the history."""
     document: dict[str, Any] = {}
     if created is not None:
         document["created"] = created.astimezone(UTC).isoformat().replace("+00:00", "Z")
@@ -210,6 +215,9 @@ def make_image_document(
         "config": config.to_json(),
         "rootfs": {"type": "layers", "diff_ids": [str(diff_id) for diff_id in diff_ids]},
     }
+    if comment:
+        step = {"created": document["created"]} if created is not None else {}
+        document["history"] = [step | {"comment": comment}]
     return dump_json(document)
 
 

@@ -88,11 +88,15 @@ class RootfsOptions:
     Attributes:
         created: Recorded creation time, or None for none.
         architecture: In Go's spelling.
+        comment: For the image's history.
+        is_forced: The upload is a root filesystem, even if it looks like an image archive.
     """
 
     config: ImageConfig
     created: datetime | None
     architecture: str
+    comment: str = ""
+    is_forced: bool = False
 
 
 class Importer:
@@ -144,6 +148,8 @@ class Importer:
             reserve_bytes=self._limits.reserve_bytes,
             on_bytes=lambda count: self._tell(ImportStage.RECEIVING, "", count, None),
         )
+        if options.is_forced:
+            return [await self._prepare_rootfs(upload, options)]
         index = await self._run(
             lambda token: self._open(upload, token), upload.size_bytes, "reading"
         )
@@ -270,6 +276,8 @@ class Importer:
             upload.size_bytes,
             f"verifying {what}",
         )
+        if scanned.index.is_empty:
+            raise InvalidArgument(f"{what} is an empty archive", advice="Choose another file.")
         await self._make_disk(upload.path, scanned, upload.compression, what)
         layer = _prepared(scanned, upload.compression, upload.path)
         config = make_image_document(
@@ -277,9 +285,37 @@ class Importer:
             created=options.created,
             architecture=options.architecture,
             diff_ids=[scanned.diff_id],
+            comment=options.comment,
         )
         document = parse_image_document(config, what="image")
         return PreparedImage((), document, config, _manifest_for(config, [layer]), (layer,))
+
+    async def prepare_layer(
+        self, chunks: AsyncIterator[bytes], *, what: str
+    ) -> PreparedLayer | None:
+        """Read one layer's plain tar and make its disk; None if there is nothing in it.
+
+        Raises:
+            CorruptData, InvalidArgument: It is no layer.
+            ResourceExhausted: The disk is full.
+            DeadlineExceeded: It stalled.
+        """
+        upload = await receive(
+            chunks,
+            self._staging / "layer",
+            self._workers,
+            reserve_bytes=self._limits.reserve_bytes,
+            on_bytes=lambda count: self._tell(ImportStage.RECEIVING, "", count, None),
+        )
+        scanned = await self._run(
+            lambda token: self._scan_rootfs(upload, what, token),
+            upload.size_bytes,
+            f"verifying {what}",
+        )
+        if scanned.index.is_empty:
+            return None
+        await self._make_disk(upload.path, scanned, upload.compression, what)
+        return _prepared(scanned, upload.compression, upload.path)
 
     def _scan_rootfs(self, upload: ReceivedFile, what: str, token: CancelToken) -> ScannedLayer:
         with upload.path.open("rb") as file:
@@ -294,8 +330,6 @@ class Importer:
                 blob_digest=upload.digest,
                 needs_end_mark=True,
             )
-        if scanned.index.is_empty:
-            raise InvalidArgument(f"{what} is an empty archive", advice="Choose another file.")
         return scanned
 
     async def _make_disk(

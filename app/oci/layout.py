@@ -147,8 +147,8 @@ class Layout:
         annotations = string_map(value.get("annotations"), what="index.json: annotations")
         limits = ImportLimits()
         what = f"manifest {descriptor.digest.short}"
-        manifest = parse_manifest(self._read_blob(descriptor), what=what, limits=limits)
-        config = self._read_blob(manifest.config)
+        manifest = parse_manifest(self.read_blob(descriptor), what=what, limits=limits)
+        config = self.read_blob(manifest.config)
         document = parse_image_document(config, what=f"image {manifest.config.digest.short}")
         sizes = tuple(int(text) for text in annotations.get(LAYER_SIZES, "").split(",") if text)
         name = annotations.get(REF_NAME)
@@ -165,7 +165,12 @@ class Layout:
         )
         return StoredImage(image, descriptor, manifest.config, manifest.layers, sizes)
 
-    def _read_blob(self, descriptor: Descriptor) -> bytes:
+    def read_blob(self, descriptor: Descriptor) -> bytes:
+        """A small blob, verified.
+
+        Raises:
+            CorruptData: It is not what its digest says.
+        """
         data = self.blob_path(descriptor.digest).read_bytes()
         if digest_of(data) != descriptor.digest:
             raise CorruptData(f"blob {descriptor.digest} is not what its digest says")

@@ -34,6 +34,7 @@ def plan_removal(
     force: bool,
     users: Collection[ImageUser],
     is_leased: bool = False,
+    asked_as: str = "",
 ) -> RemovalPlan:
     """Decide what removing `image` does.
 
@@ -43,13 +44,16 @@ def plan_removal(
         force: As `docker rmi --force`.
         users: All containers; those of other images are ignored.
         is_leased: Somebody in this process needs the data now.
+        asked_as: The name as it was given, for the text of a refusal.
 
     Raises:
         Conflict: With Docker's text.
     """
     mine = [user for user in users if user.image_id == image.id]
     if reference is not None:
-        return _plan_by_name(image, reference, force, mine, is_leased)
+        return _plan_by_name(
+            image, reference, force, mine, is_leased, asked_as or reference.familiar
+        )
     _check_by_id(image, force, mine)
     return RemovalPlan(image.references, is_deleted=not mine and not is_leased)
 
@@ -81,17 +85,27 @@ def _plan_by_name(
     force: bool,
     mine: list[ImageUser],
     is_leased: bool,
+    asked_as: str,
 ) -> RemovalPlan:
-    if len(image.references) > 1:
-        return RemovalPlan((reference,), is_deleted=False)
+    untag = (reference, *_companions(image, reference))
+    if len(image.references) > len(untag):
+        return RemovalPlan(untag, is_deleted=False)
     if mine and not force:
         raise Conflict(
-            f'conflict: unable to remove repository reference "{reference.familiar}" (must force)'
+            f'conflict: unable to remove repository reference "{asked_as}" (must force)'
             f" - container {short_id(mine[0].container_id)} is using its referenced image"
             f" {image.short_id}",
             advice="Remove the container first.",
         )
-    return RemovalPlan((reference,), is_deleted=not mine and not is_leased)
+    return RemovalPlan(untag, is_deleted=not mine and not is_leased)
+
+
+def _companions(image: Image, reference: Reference) -> tuple[Reference, ...]:
+    """Digests of a repository, which go with its last tag."""
+    others = [item for item in image.references if item.name == reference.name]
+    if reference.tag is None or any(item.tag and item != reference for item in others):
+        return ()
+    return tuple(item for item in others if item.tag is None)
 
 
 def _cannot_delete(image: Image, remedy: str, reason: str) -> Conflict:

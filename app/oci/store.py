@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import platform
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from app.core.errors import CorruptData, InvalidArgument
 from app.domain.image import (
@@ -22,16 +22,21 @@ from app.domain.image import (
 from app.domain.reference import Digest, Reference
 from app.oci.catalog import Catalog
 from app.oci.compression import SNIFF_BYTES, detect_compression
-from app.oci.config import Descriptor
+from app.oci.config import Descriptor, parse_object
 from app.oci.conversion import convert_layer, scan_layer
 from app.oci.importer import Importer, PreparedImage, RootfsOptions, step_timeout_s
+from app.oci.intake import Intake, renamed
 from app.oci.layer_disks import LayerDisks
-from app.oci.layout import Layout
+from app.oci.layer_fetch import LayerFetches
+from app.oci.layout import Layout, StoredImage
 from app.oci.limits import ImportLimits
+from app.oci.saving import save_archive
 from app.oci.streams import CancelToken, FileRange
 from app.oci.work import Workers, disk_error, settle
 
 T = TypeVar("T")
+
+DOWNLOADS = 3  # layers that come from registries at the same time
 
 _GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -41,6 +46,26 @@ def host_architecture() -> str:
     return _GO_ARCHITECTURES.get(platform.machine(), platform.machine())
 
 
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """An image's configuration as JSON.
+
+    Attributes:
+        layer_sizes_bytes: Uncompressed, lowest first.
+    """
+
+    json: dict[str, Any]
+    layer_sizes_bytes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SavedImage:
+    """An image to save, and the names to save it by."""
+
+    image: Image
+    references: tuple[Reference, ...]
+
+
 class ImageStore:
     """Images in one directory, an OCI image layout.
 
@@ -48,11 +73,14 @@ class ImageStore:
     `open()` and `close()`, every method may be called concurrently, in one event loop.
     """
 
-    def __init__(self, root: Path, *, limits: ImportLimits | None = None) -> None:
+    def __init__(
+        self, root: Path, *, limits: ImportLimits | None = None, downloads: int = DOWNLOADS
+    ) -> None:
         self._layout = Layout(root)
-        self._limits = limits or ImportLimits()
+        self.limits = limits or ImportLimits()
         self._workers = Workers()
         self._disks = LayerDisks(self._layout, self._workers)
+        self.fetches = LayerFetches(self._layout, self._disks, self.limits, parallel=downloads)
         self._catalog = Catalog(self._layout)
         self._leases: Counter[str] = Counter()
         self._changes = asyncio.Lock()
@@ -72,7 +100,8 @@ class ImageStore:
             raise disk_error(error, "opening the image store") from error
 
     async def close(self) -> None:
-        """Wait for the threads. Cancel running imports first. Idempotent."""
+        """Wait for the threads. Cancel running imports and pulls first. Idempotent."""
+        await self.fetches.close()
         await self._workers.close()
 
     def list_images(self) -> list[Image]:
@@ -100,6 +129,8 @@ class ImageStore:
         progress: Callable[[ImportProgress], None] | None = None,
         config: ImageConfig | None = None,
         created: datetime | None = None,
+        comment: str = "",
+        as_rootfs: bool = False,
     ) -> list[Image]:
         """Import an archive of any size; memory use doesn't depend on it.
 
@@ -114,9 +145,12 @@ class ImageStore:
             progress: Called in the event loop; must not block.
             config: For a root filesystem; by default none.
             created: For a root filesystem; by default now.
+            comment: For a root filesystem's history.
+            as_rootfs: It is a root filesystem, whatever it looks like.
 
         Returns:
-            The images of the archive, those that were there before included.
+            The images of the archive, those that were there before included, each with the names
+            that it was given now.
 
         Raises:
             InvalidArgument: Bad `reference`, or given for several images; unsafe or oversized
@@ -129,7 +163,11 @@ class ImageStore:
         if name is not None and name.digest is not None:
             raise InvalidArgument("an import can't be given a digest", field="reference")
         options = RootfsOptions(
-            config or ImageConfig(), created or datetime.now(UTC), host_architecture()
+            config or ImageConfig(),
+            created or datetime.now(UTC),
+            host_architecture(),
+            comment=comment,
+            is_forced=as_rootfs,
         )
         return await self._import(chunks, name, options, progress or _ignore)
 
@@ -140,35 +178,62 @@ class ImageStore:
         options: RootfsOptions,
         report: Callable[[ImportProgress], None],
     ) -> list[Image]:
+        async with self.intake() as intake:
+            importer = self.importer(intake, report)
+            prepared = renamed(await importer.prepare(chunks, options), name)
+            published = await intake.publish(prepared)
+        given = zip(published, prepared, strict=True)
+        return [replace(image, references=item.references) for image, item in given]
+
+    def importer(self, intake: Intake, report: Callable[[ImportProgress], None]) -> Importer:
+        """What makes layers of uploads, for one intake."""
+        return Importer(
+            self._layout,
+            self._workers,
+            self._disks,
+            staging=intake.staging,
+            limits=self.limits,
+            known=intake.known,
+            report=report,
+            pin=intake.pin,
+        )
+
+    @contextlib.asynccontextmanager
+    async def intake(self) -> AsyncIterator[Intake]:
+        """Bring images in: after an error or cancellation the store is as before."""
+
+        async def publish(prepared: list[PreparedImage]) -> list[Image]:
+            return await self._change(lambda: self._catalog.publish(prepared, self.limits))
+
         async with self._layout.staging() as staging:
             with contextlib.ExitStack() as pins:
-                importer = Importer(
-                    self._layout,
-                    self._workers,
-                    self._disks,
-                    staging=staging,
-                    limits=self._limits,
-                    known=self._catalog.known_layers(),
-                    report=report,
-                    pin=lambda digest: pins.enter_context(self._disks.pinned([digest])),
-                )
                 try:
-                    prepared = _renamed(await importer.prepare(chunks, options), name)
-                    return await self._change(lambda: self._catalog.publish(prepared, self._limits))
+                    yield Intake(
+                        self._layout,
+                        staging,
+                        known=self._catalog.known_layers(),
+                        pin=lambda digest: pins.enter_context(self._disks.pinned([digest])),
+                        publish=publish,
+                    )
                 except BaseException:
                     pins.close()
                     await self._change(lambda: self._catalog.sweep(self._disks.pins))
                     raise
 
-    async def tag(self, name: str, reference: str) -> Image:
+    async def tag(self, name: str, reference: str, *, is_pushed: bool = False) -> Image:
         """Give an image one more name, taking it from the image that had it.
+
+        Args:
+            name: Reference, id or unique prefix.
+            reference: With a tag; or with a digest, which only a registry gives.
+            is_pushed: A registry has given it.
 
         Raises:
             ImageNotFound: No image `name`.
             InvalidArgument: `reference` is no name with a tag.
         """
         new = Reference.parse(reference)
-        if new.digest is not None:
+        if new.digest is not None and not is_pushed:
             raise InvalidArgument("refusing to create a tag with a digest reference")
         return await self._change(lambda: self._catalog.tag(name, new))
 
@@ -231,9 +296,7 @@ class ImageStore:
             CorruptData: A blob is lost or damaged.
             ResourceExhausted: The disk is full.
         """
-        stored = self._catalog.stored(image.id)
-        if stored is None:
-            raise ImageNotFound(image.display_name if image.references else image.short_id)
+        stored = self.stored(image)
         blobs = dict(zip(stored.image.diff_ids, stored.layers, strict=True))
         return tuple(
             [
@@ -269,13 +332,53 @@ class ImageStore:
         with file:
             compression = detect_compression(file.read(SNIFF_BYTES))
             source = FileRange(file, 0, descriptor.size_bytes)
-            scanned = scan_layer(source, compression, what=what, limits=self._limits, token=token)
+            scanned = scan_layer(source, compression, what=what, limits=self.limits, token=token)
             if (scanned.diff_id, scanned.blob_digest) != (diff_id, descriptor.digest):
                 raise CorruptData(
                     f"{what}: its blob {descriptor.digest} is damaged",
                     advice="Check the disk; remove the image and import it again.",
                 )
             convert_layer(file, scanned, compression, target, what=what, token=token)
+
+    async def document(self, image: Image) -> StoredDocument:
+        """The image's configuration as it was written, with the sizes of its layers.
+
+        Raises:
+            ImageNotFound: The image is gone.
+            CorruptData: Its file is damaged.
+        """
+        stored = self.stored(image)
+        data = await asyncio.to_thread(self._layout.read_blob, stored.config)
+        document = parse_object(data, what=f"image {image.short_id}")
+        return StoredDocument(document, stored.layer_sizes_bytes)
+
+    @contextlib.asynccontextmanager
+    async def saving(self, wanted: Sequence[SavedImage]) -> AsyncIterator[AsyncIterator[bytes]]:
+        """An archive of images, as `docker save` writes it; their data is kept meanwhile.
+
+        Raises:
+            ImageNotFound: One is gone.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            for item in wanted:
+                await stack.enter_async_context(self.lease(item.image.id))
+            stored = [(self.stored(item.image), item.references) for item in wanted]
+            yield save_archive(self._layout, stored)
+
+    def stored(self, image: Image) -> StoredImage:
+        """The image with where its parts lie.
+
+        Raises:
+            ImageNotFound: It is gone.
+        """
+        stored = self._catalog.stored(image.id)
+        if stored is None:
+            raise ImageNotFound(image.display_name if image.references else image.short_id)
+        return stored
+
+    def blob_path(self, digest: Digest) -> Path:
+        """Where a blob lies; lease its image while it is read."""
+        return self._layout.blob_path(digest)
 
     async def used_bytes(self) -> int:
         """Disk space of all images."""
@@ -294,28 +397,4 @@ class ImageStore:
                 raise disk_error(error, "changing the image store") from error
 
 
-def _ignore(_: ImportProgress) -> None:
-    """Progress that nobody asked for."""
-
-
-def _renamed(prepared: list[PreparedImage], name: Reference | None) -> list[PreparedImage]:
-    """Apply the caller's name, or clean the archive's own: tags only."""
-    if name is None:
-        return [
-            replace(
-                item,
-                references=tuple(
-                    replace(reference, digest=None)
-                    for reference in item.references
-                    if reference.tag is not None
-                ),
-            )
-            for item in prepared
-        ]
-    if len(prepared) != 1:
-        raise InvalidArgument(
-            f"the archive holds {len(prepared)} images, so one name can't be given to it",
-            field="reference",
-            advice="Leave the name empty to keep the archive's own.",
-        )
-    return [replace(prepared[0], references=(name,))]
+def _ignore(_: ImportProgress) -> None: ...

@@ -3,14 +3,16 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
-from app.core.errors import Conflict, InvalidArgument, NotFound
+from app.core.errors import AlreadyInState, Conflict, InvalidArgument, InvalidFields, NotFound
 from app.core.ids import new_container_id
 from app.domain import container as rules
-from app.domain.container import Container, ContainerState
-from app.domain.container_config import ContainerConfig, check_config, check_name, plan_process
+from app.domain.container import LIVE_STATES, Container, ContainerState
+from app.domain.container_checks import check_config, check_name
+from app.domain.container_config import ContainerConfig, plan_process
 from app.domain.image import ImageConfig
 from app.domain.names import random_name
 from app.domain.signals import SIGKILL, signal_number
@@ -18,11 +20,14 @@ from app.domain.sizing import LaunchPlan
 from app.oci.store import ImageStore
 from app.services.admission import Admission
 from app.services.console import ConsoleArchive, read_console
+from app.services.exits import WaitCondition, is_met
+from app.services.guest_spec import seccomp_program
 from app.services.registry import ContainerRegistry, Happening
 from app.services.supervisor import Supervisor
 from app.storage.scratch import ScratchDisks
 
 NAME_ATTEMPTS = 8
+BUSY_STATES = LIVE_STATES | {ContainerState.RESTARTING}
 ENDED_STATES = frozenset({ContainerState.CREATED, ContainerState.EXITED, ContainerState.DEAD})
 
 
@@ -66,9 +71,8 @@ class ContainerService:
     # --- queries -----------------------------------------------------------------------------
 
     async def list(self, *, all: bool = True) -> Sequence[Container]:
-        """Newest first; without `all` only those that live."""
-        containers = await self._registry.list()
-        return containers if all else [each for each in containers if each.is_live]
+        """Newest first; without `all` only those that live or wait for a restart."""
+        return await self._registry.list(states=None if all else BUSY_STATES)
 
     async def get(self, reference: str) -> Container:
         """One container."""
@@ -109,6 +113,7 @@ class ContainerService:
             Conflict: The name is taken.
         """
         check_config(config)
+        _check_security(config)
         chosen = check_name(name) if name else None
         # The lease keeps the image until the record refers to it.
         async with self._images.lease(config.image) as image:
@@ -160,15 +165,29 @@ class ContainerService:
         """Run a command to its end even if its caller goes away."""
         await asyncio.shield(self.supervisor.spawn(work))
 
-    async def stop(self, reference: str, *, timeout_s: int | None = None, initiator: str) -> None:
-        """Stop signal, then SIGKILL after the grace; returns when it has ended.
+    async def stop(
+        self,
+        reference: str,
+        *,
+        timeout_s: int | None = None,
+        signal: str = "",
+        initiator: str,
+    ) -> None:
+        """Stop signal (its own, or `signal`), then SIGKILL after the grace; returns at its end.
 
         Raises:
             AlreadyInState: It does not run.
+            InvalidFields: Linux has no such signal.
         """
         container = await self.get(reference)
-        number = self._stop_signal(container)
-        await self._carry_out(self._end(container, number, timeout_s, initiator, "stop"))
+        number = signal_number(signal) if signal else self._stop_signal(container)
+        await self._carry_out(self._stop(container, number, timeout_s, initiator))
+
+    async def _stop(
+        self, container: Container, number: int, timeout_s: int | None, initiator: str
+    ) -> None:
+        await self._end(container, number, timeout_s, initiator, "stop")
+        await self._registry.note(container, Happening("stopped", initiator))
 
     async def _end(
         self, container: Container, number: int, timeout_s: int | None, initiator: str, action: str
@@ -199,7 +218,7 @@ class ContainerService:
             Conflict: It does not run.
             InvalidFields: Linux has no such signal.
         """
-        container = await self.get(reference)
+        container = await self._after_start(reference)
         number = signal_number(signal)
         if container.state is not ContainerState.PAUSED or number != SIGKILL:
             rules.require_running(container, "kill")
@@ -214,14 +233,35 @@ class ContainerService:
         )
         await self.supervisor.run_of(container).agent.signal(container.id, number)
 
+    async def _after_start(self, reference: str) -> Container:
+        """The container once a start under way is settled: its output may be seen before."""
+        container = await self.get(reference)
+        life = self.supervisor.life(container.id)
+        if container.state is ContainerState.STARTING and life is not None:
+            await life.settled.wait()
+            container = await self.get(container.id)
+        return container
+
     async def restart(
-        self, reference: str, *, timeout_s: int | None = None, initiator: str
+        self,
+        reference: str,
+        *,
+        timeout_s: int | None = None,
+        signal: str = "",
+        initiator: str,
     ) -> None:
         """Stop if it runs, then start."""
         container = await self.get(reference)
-        if container.is_live or container.state is ContainerState.RESTARTING:
-            await self.stop(container.id, timeout_s=timeout_s, initiator=initiator)
+        if container.state in BUSY_STATES:
+            signal_number(signal or "SIGTERM")  # an unknown one must leave all as it is
+            if (life := self.supervisor.life(container.id)) is not None:
+                life.is_restarted = True
+            with suppress(AlreadyInState):  # it ended by itself just now
+                await self.stop(
+                    container.id, timeout_s=timeout_s, signal=signal, initiator=initiator
+                )
         await self.start(container.id, initiator=initiator)
+        await self._registry.note(container, Happening("restarted", initiator))
 
     async def pause(self, reference: str, *, initiator: str) -> None:
         """Freeze every process of the container; its VM runs on.
@@ -272,6 +312,7 @@ class ContainerService:
         Raises:
             Conflict: It does not run, or has no terminal.
         """
+        container = await self._after_start(container.id)
         rules.require_running(container, "resize")
         if not container.config.tty:
             raise Conflict(f"Container {container.name} has no terminal")
@@ -297,12 +338,26 @@ class ContainerService:
 
     async def wait(self, reference: str) -> int:
         """Wait, without a deadline, until it does not run; returns its exit code at once if so."""
+        async with self.waiting(reference) as exit_code:
+            return await exit_code
+
+    @asynccontextmanager
+    async def waiting(
+        self, reference: str, condition: WaitCondition = WaitCondition.NOT_RUNNING
+    ) -> AsyncIterator[Awaitable[int]]:
+        """Its exit code once the condition is met; from entering on no end is missed."""
         container = await self.get(reference)
-        life = self.supervisor.life(container.id)
-        if life is not None:
-            await life.finished.wait()
-            return life.exit_code
-        return container.exit_code
+        async with self._registry.exits.expect(container, condition) as exit_code:
+            container = await self.get(container.id)
+            if is_met(container, condition) and not exit_code.done():
+                exit_code.set_result(container.exit_code)
+            yield exit_code
+
+    async def scratch_bytes(self, container: Container) -> int:
+        """What its scratch disk takes on the host; 0 before its first start."""
+        with suppress(NotFound):
+            return await self._scratch.used_bytes(container.id)
+        return 0
 
     async def until_gone(self, reference: str) -> None:
         """Wait until the VM of an ended container is gone: its end is told a moment before."""
@@ -337,8 +392,21 @@ class ContainerService:
         self._removals.add(container.id)
         try:
             await self.supervisor.let_go(container.id)
+            await self.supervisor.release_disk(container.id)
             await self._scratch.remove(container.id)
             await self._consoles.remove(container.id)
             await self._registry.delete(container, Happening("destroy", initiator))
         finally:
             self._removals.discard(container.id)
+
+
+def _check_security(config: ContainerConfig) -> None:
+    """Refuse names of capabilities and profiles that a start could not use.
+
+    Raises:
+        InvalidFields: One of them is faulty.
+    """
+    try:
+        seccomp_program(config)
+    except InvalidArgument as error:
+        raise InvalidFields({error.field or "seccomp": error.message}) from error

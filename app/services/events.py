@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from app.db.database import Database
@@ -12,34 +13,55 @@ from app.services.feed import ChangeFeed, Changes
 
 KEPT_EVENTS = 100_000
 FOLLOW_BATCH = 200
+QUEUED_MOMENTS = 1_000
+KEPT_MOMENTS = 256  # as many as Docker keeps of all its events
 
 
 class EventFollower:
-    """Reads the journal onwards; every event comes, since the database is the queue."""
+    """Reads the journal onwards; every event comes, since the database is the queue.
 
-    def __init__(self, database: Database, after_id: int) -> None:
+    Moments, where they are wanted, are queued within a bound: the oldest go first.
+
+    Attributes:
+        past_moments: Those that were kept when it began.
+    """
+
+    def __init__(self, database: Database, after_id: int, *, moments: bool = False) -> None:
         self._database = database
         self._last_id = after_id
-        self._buffer: list[Event] = []
+        self._buffer: deque[Event] = deque()
+        self.past_moments: tuple[Event, ...] = ()
+        self._wants_moments = moments
+        self._moments: deque[Event] = deque(maxlen=QUEUED_MOMENTS)
         self._wakeup = asyncio.Event()
 
     def wake(self) -> None:
         """Say that the journal has grown."""
         self._wakeup.set()
 
+    def offer(self, moment: Event) -> None:
+        """Tell of what the journal does not keep."""
+        if self._wants_moments:
+            self._moments.append(moment)
+            self._wakeup.set()
+
     async def next(self) -> Event:
         """The next event, waiting for it."""
-        while not self._buffer:
-            self._wakeup.clear()
-            async with self._database.read() as session:
-                found = await EventRepository(session).after(self._last_id, limit=FOLLOW_BATCH)
-            if not found:
-                await self._wakeup.wait()
-                continue
-            self._buffer = list(found)
-        event = self._buffer.pop(0)
-        self._last_id = event.id
-        return event
+        while True:
+            if not self._buffer:
+                self._wakeup.clear()
+                async with self._database.read() as session:
+                    found = await EventRepository(session).after(self._last_id, limit=FOLLOW_BATCH)
+                self._buffer.extend(found)
+            if self._moments and (
+                not self._buffer or self._moments[0].time_ns < self._buffer[0].time_ns
+            ):
+                return self._moments.popleft()
+            if self._buffer:
+                event = self._buffer.popleft()
+                self._last_id = event.id
+                return event
+            await self._wakeup.wait()
 
 
 class EventService:
@@ -49,6 +71,7 @@ class EventService:
         self._database = database
         self._feed = feed
         self._followers: set[EventFollower] = set()
+        self._moments: deque[Event] = deque(maxlen=KEPT_MOMENTS)
 
     async def record(self, event: Event) -> Event:
         """Write an event that no change of a record goes with."""
@@ -80,11 +103,43 @@ class EventService:
             )
         )
 
+    def tell(self, moment: Event) -> None:
+        """Tell who follows of something too frequent for the journal: an exec, an attachment."""
+        self._moments.append(moment)
+        for follower in self._followers:
+            follower.offer(moment)
+
     def announce(self) -> None:
         """Wake followers; call after the transaction that wrote events is committed."""
         self._feed.publish(Changes(events=True))
         for follower in self._followers:
             follower.wake()
+
+    async def last_id(self) -> int:
+        """Number of the newest event in the journal."""
+        async with self._database.read() as session:
+            return await EventRepository(session).last_id()
+
+    async def history(
+        self, since_ns: int, *, up_to_id: int, moments: Iterable[Event] = ()
+    ) -> AsyncIterator[Event]:
+        """What happened from a time on, up to an event of the journal, and these moments."""
+        moments = deque(moment for moment in moments if moment.time_ns >= since_ns)
+        last_id = 0
+        while True:
+            async with self._database.read() as session:
+                found = await EventRepository(session).since(
+                    since_ns, after_id=last_id, up_to_id=up_to_id, limit=FOLLOW_BATCH
+                )
+            for event in found:
+                while moments and moments[0].time_ns < event.time_ns:
+                    yield moments.popleft()
+                yield event
+            if len(found) < FOLLOW_BATCH:
+                break
+            last_id = found[-1].id
+        for moment in moments:
+            yield moment
 
     async def list(
         self, *, limit: int = 100, before_id: int | None = None, actor_id: str | None = None
@@ -96,9 +151,10 @@ class EventService:
             )
 
     @asynccontextmanager
-    async def follow(self, *, after_id: int) -> AsyncIterator[EventFollower]:
-        """Everything after `after_id`, then what comes."""
-        follower = EventFollower(self._database, after_id)
+    async def follow(self, *, after_id: int, moments: bool = False) -> AsyncIterator[EventFollower]:
+        """Everything after `after_id`, then what comes; with `moments` those that come too."""
+        follower = EventFollower(self._database, after_id, moments=moments)
+        follower.past_moments = tuple(self._moments)
         self._followers.add(follower)
         try:
             yield follower

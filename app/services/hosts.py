@@ -25,6 +25,7 @@ class HostView:
 
     Attributes:
         pool: None if it is off.
+        docker_tcp: Address at which the Docker API asks for no certificate; empty: none.
     """
 
     name: str
@@ -49,6 +50,7 @@ class HostView:
     images_total: int
     templates: tuple[TemplateView, ...]
     pool: PoolView | None
+    docker_tcp: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class HostService:
         supervisor: Supervisor,
         templates: TemplateShelf,
         pool: WarmPool | None = None,
+        docker_tcp: str,
     ) -> None:
         self._facts = facts
         self._data_dir = data_dir
@@ -120,6 +123,7 @@ class HostService:
         self._supervisor = supervisor
         self._templates = templates
         self._pool = pool
+        self._docker_tcp = docker_tcp
         self._started_at_ns = time.time_ns()
 
     async def host(self) -> HostView:
@@ -152,6 +156,7 @@ class HostService:
             images_total=len(self._images.list_images()),
             templates=self._templates.views(),
             pool=self._pool.view() if self._pool is not None else None,
+            docker_tcp=self._docker_tcp,
         )
 
     async def vms(self) -> list[VmRecord]:

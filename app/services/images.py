@@ -1,10 +1,12 @@
 """What can be done with images."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from app.domain.event import EventType
-from app.domain.image import Image, ImageRemoval, ImageUser, ImportProgress
-from app.oci.store import ImageStore
+from app.domain.image import Image, ImageConfig, ImageRemoval, ImageUser, ImportProgress
+from app.domain.reference import Reference
+from app.oci.store import ImageStore, SavedImage, StoredDocument
 from app.services.events import EventService
 from app.services.feed import ChangeFeed, Changes
 from app.services.registry import ContainerRegistry
@@ -40,6 +42,14 @@ class ImageService:
         """
         return self._store.get(reference)
 
+    def find(self, reference: str) -> Image:
+        """The same for those who ask often.
+
+        Raises:
+            NotFound: No such image.
+        """
+        return self._store.get(reference)
+
     async def import_stream(
         self,
         chunks: AsyncIterator[bytes],
@@ -47,6 +57,7 @@ class ImageService:
         reference: str | None,
         initiator: str,
         progress: Callable[[ImportProgress], None] | None = None,
+        action: str = "import",
     ) -> Sequence[Image]:
         """Take in a `docker save` archive, an OCI archive or a root filesystem tar, streamed.
 
@@ -57,8 +68,75 @@ class ImageService:
         """
         images = await self._store.import_stream(chunks, reference=reference, progress=progress)
         for image in images:
-            await self._record("import", image.id, image.display_name, initiator)
+            await self._record(action, image.id, image.display_name, initiator)
         return images
+
+    async def import_rootfs(
+        self,
+        chunks: AsyncIterator[bytes],
+        *,
+        reference: str | None,
+        config: ImageConfig,
+        comment: str,
+        initiator: str,
+    ) -> Image:
+        """Make an image of a root filesystem's tar, streamed, whatever it looks like.
+
+        Raises:
+            CorruptData, InvalidArgument, ResourceExhausted: As `import_stream`.
+        """
+        images = await self._store.import_stream(
+            chunks, reference=reference, config=config, comment=comment, as_rootfs=True
+        )
+        await self._record("import", images[0].id, images[0].display_name, initiator)
+        return images[0]
+
+    async def document(self, image: Image) -> StoredDocument:
+        """Its configuration as it was written, with the sizes of its layers.
+
+        Raises:
+            NotFound: The image is gone.
+            CorruptData: Its file is damaged.
+        """
+        return await self._store.document(image)
+
+    def chosen_by(self, names: Sequence[str]) -> Sequence[SavedImage]:
+        """What `docker save` takes for names: a repository alone means all of its tags.
+
+        Raises:
+            NotFound: A name means no image.
+        """
+        chosen: dict[str, SavedImage] = {}
+        for name in names:
+            for image, reference in self._meant_by(name):
+                before = chosen.get(image.id, SavedImage(image, ()))
+                references = dict.fromkeys((*before.references, *filter(None, (reference,))))
+                chosen[image.id] = SavedImage(image, tuple(references))
+        return tuple(chosen.values())
+
+    def _meant_by(self, name: str) -> Sequence[tuple[Image, Reference | None]]:
+        is_repository = "@" not in name and ":" not in name.rpartition("/")[2]
+        tags: Sequence[tuple[Image, Reference | None]] = [
+            (image, reference)
+            for image in self._store.list_images()
+            for reference in image.tags
+            if is_repository and name in {reference.familiar_name, reference.name}
+        ]
+        if tags:
+            return tags
+        image = self._store.get(name)
+        tagged = (each for each in image.tags if name in {each.familiar, str(each)})
+        return [(image, next(tagged, None))]
+
+    def saving(
+        self, wanted: Sequence[SavedImage]
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """An archive of images as `docker save` writes it, piece by piece.
+
+        Raises:
+            NotFound: One is gone.
+        """
+        return self._store.saving(wanted)
 
     async def tag(self, reference: str, new_reference: str, *, initiator: str) -> Image:
         """Give an image one more name.

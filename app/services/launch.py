@@ -28,8 +28,8 @@ from app.guest.image import GuestImage
 from app.hypervisor.port import DiskSpec, Hypervisor, Vm, VmSpec
 from app.oci.store import ImageStore
 from app.services.admission import Admission
-from app.services.container_spec import SCRATCH_SERIAL, container_spec, layer_serials
 from app.services.demand import Demand
+from app.services.guest_spec import SCRATCH_SERIAL, describe_container, layer_serials
 from app.services.pool import WarmPool
 from app.services.run import OUTPUT_STREAM_ID, STDIN_STREAM_ID, Run
 from app.services.start_sequence import StartSequence
@@ -266,11 +266,11 @@ class Launcher:
         run.note_boot(hello)
 
     def _describe(self, blueprint: Blueprint) -> ContainerSpec:
-        return container_spec(
+        return describe_container(
             blueprint.container.config,
+            blueprint.plan,
             container_id=blueprint.container.id,
             hostname=blueprint.hostname,
-            plan=blueprint.plan,
             size=blueprint.size,
             layer_count=len(blueprint.image.mounted_diff_ids),
             spill_bytes=self._spill_bytes,

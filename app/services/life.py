@@ -6,12 +6,14 @@ import time
 
 from app.core.errors import Conflict, SlipwayError
 from app.domain.container import Container, ContainerState
+from app.domain.container_options import NO_LOG_DRIVER
 from app.domain.restart import next_delay_s
 from app.domain.vm import VmEndReason
 from app.guest.agent import INIT_PROCESS_ID
 from app.guest.hello import HelloInfo
 from app.guest.protocol import Direction, ProcessState
 from app.hypervisor.port import Vm
+from app.services.attachments import OutputTap
 from app.services.ending import (
     EXIT_CODE_KILLED,
     EXIT_CODE_START_FAILED,
@@ -56,6 +58,7 @@ class Life:
         run: The present run.
         leaving: The run that is over and whose VM is being removed.
         vm: The VM of the present or last run.
+        is_restarted: It is stopped to be started again, so `--rm` does not mean this end.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Life:
         self.vm: Vm | None = None
         self._parts = parts
         self._recorder = LifeRecorder(container.id, parts)
+        self.is_restarted = False
         self._interrupt = asyncio.Event()
         self._recording: asyncio.Task[Container] | None = None
 
@@ -108,6 +112,8 @@ class Life:
                     if started is None:
                         return
                     container = started
+                if adopted is None:
+                    await self._parts.service_vms.give_way(container.id)
                 began_s = time.monotonic()
                 container = await self._one_run(container, adopted)
                 adopted = None
@@ -227,6 +233,13 @@ class Life:
             container_id=container.id,
             source=f"{run.vm.spec.id}/{OUTPUT_STREAM_ID}",
             on_fault=self._recorder.log_fault,
+            tap=OutputTap(
+                self._parts.attach_hub,
+                container.id,
+                last_seq=self._parts.log_store.last_seq(container.id),
+                writer_ended=run.init_exit,
+            ),
+            is_kept=container.config.log_driver != NO_LOG_DRIVER,
         )
         async with asyncio.TaskGroup() as group:
             script = group.create_task(self._script(run, container, powered, pump, group))
@@ -339,6 +352,7 @@ class Life:
             pump.drained.set()  # its end was committed and acknowledged by an earlier engine
         if container.config.stdin_open:
             run.stdin = run.channel.open_input(STDIN_STREAM_ID)
+            self._parts.attach_hub.open_input(container.id, run.stdin)
         for info in hello.streams if hello else ():
             if info.direction is Direction.OUTPUT and info.stream_id != OUTPUT_STREAM_ID:
                 work = run.discard_output(info)
@@ -371,6 +385,7 @@ class Life:
 
     async def _start_failed(self, error: SlipwayError) -> Container:
         self.start_error = self.start_error or error
+        self._parts.attach_hub.end(self.container_id)
         return await self._recorder.start_failed(error, exit_code_of(error))
 
     async def _undo_start(self, run: Run) -> None:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from app.hypervisor.port import Hypervisor
 from app.logs.follow import LogHub
 from app.logs.store import LogStore
+from app.services.attachments import AttachHub
 from app.services.console import ConsoleArchive
 from app.services.events import EventService
 from app.services.launch import Launcher
 from app.services.registry import ContainerRegistry
+from app.services.service_vm import ServiceVms
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class EngineParts:
     events: EventService
     log_store: LogStore
     log_hub: LogHub
+    attach_hub: AttachHub
     consoles: ConsoleArchive
+    service_vms: ServiceVms
     boot_timeout_s: float
     accelerator: str

@@ -2,19 +2,20 @@
 
 The store commits the lines together with the offset up to which they came; only then does the
 guest hear the acknowledgement (docs/channel.md, Streams). Whoever dies in between finds either
-both or neither.
+both or neither. Who is attached has a say too: what it has not taken is not acknowledged either.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from app.core.errors import SlipwayError
-from app.domain.lines import LineAssembler, LogCursor, NewLine
+from app.domain.lines import NOTHING_PENDING, LineAssembler, LogCursor, NewLine
 from app.domain.log import LogStream
 from app.guest.records import RecordDecoder, Source
 from app.guest.streams import OutputStream
 from app.logs.follow import LogHub
 from app.logs.store import LogStore
+from app.services.attachments import OutputTap, pieces_of
 
 LOG_WINDOW_BYTES = 1024 * 1024
 RETRY_DELAY_S = 1.0
@@ -27,6 +28,7 @@ class LogPump:
 
     While the store refuses (disk full, file corrupt) nothing is acknowledged: output waits in the
     guest, then the container's writes block; `on_fault` hears why, and None once it works again.
+    Output that is not to be kept goes to who is attached, and only its offset into the store.
     """
 
     def __init__(
@@ -37,12 +39,16 @@ class LogPump:
         container_id: str,
         source: str,
         on_fault: Callable[[SlipwayError | None], Awaitable[None]],
+        tap: OutputTap,
+        is_kept: bool = True,
     ) -> None:
         self._store = store
         self._hub = hub
         self._container_id = container_id
         self._source = source
         self._on_fault = on_fault
+        self._tap = tap
+        self._is_kept = is_kept
         self._cursor = LogCursor(source=source)
         self._assembler = LineAssembler()
         self._decoder = RecordDecoder()
@@ -59,6 +65,7 @@ class LogPump:
     async def run(self, stream: OutputStream) -> None:
         """Pump until the stream's end is committed."""
         self._hub.begin(self._container_id)
+        self._tap.begin(self._assembler.pending)
         async for chunk in stream:
             if chunk.start_offset > self._decoder.next_offset:
                 # Acknowledged before, and the record of it lost with a damaged log file.
@@ -69,12 +76,16 @@ class LogPump:
             )
             if chunk.eof:
                 lines = [*lines, *self._assembler.flush()]
+            self._tap.offer(pieces_of(records), self._assembler.pending)
             offset = records[-1].end_offset if records else self._cursor.offset
             offset = chunk.end_offset if chunk.eof else offset
             if lines or offset > self._cursor.offset:
                 await self._commit(lines, offset)
+            self._tap.committed(self._store.last_seq(self._container_id))
+            await self._tap.made_room()
             stream.acknowledge(offset, eof=chunk.eof)
         self._hub.end(self._container_id)
+        self._tap.end()
         self.drained.set()
 
     async def give_up(self) -> None:
@@ -89,9 +100,14 @@ class LogPump:
         if lines:
             await self._commit(lines, self._cursor.offset)
         self._hub.end(self._container_id)
+        self._tap.committed(self._store.last_seq(self._container_id))
+        self._tap.end()
 
     async def _commit(self, lines: Sequence[NewLine], offset: int) -> None:
-        cursor = LogCursor(source=self._source, offset=offset, pending=self._assembler.pending)
+        pending = self._assembler.pending
+        if not self._is_kept:
+            lines, pending = (), NOTHING_PENDING
+        cursor = LogCursor(source=self._source, offset=offset, pending=pending)
         self._attempt = lines, cursor
         fault = ""
         while True:

@@ -5,15 +5,17 @@ can't both claim a start, and no lock is held across a boot.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from app.db.database import Database
 from app.db.repositories.containers import ContainerRepository
 from app.db.repositories.events import EventRepository
-from app.domain.container import Container
+from app.domain.container import Container, ContainerState
 from app.domain.event import Event, EventType
+from app.domain.health import Health
 from app.services.events import EventService
+from app.services.exits import ExitBoard
 from app.services.feed import ChangeFeed
 from app.storage.ballast import Ballast
 
@@ -38,6 +40,7 @@ class Happening:
             time_ns=time.time_ns(),
             initiator=self.initiator,
             attributes=self.attributes,
+            subject={**container.config.labels, "image": container.config.image},
         )
 
 
@@ -82,6 +85,17 @@ class ContainerRegistry:
         self._events = events
         self._feed = feed
         self._conditions: dict[str, Condition] = {}
+        self._health: dict[str, Health] = {}
+        self.exits = ExitBoard()
+
+    def set_health(self, container_id: str, health: Health) -> None:
+        """Remember what a container's check found, for as long as engine and container last."""
+        self._health[container_id] = health
+        self._feed.container_changed(container_id)
+
+    def health(self, container_id: str) -> Health | None:
+        """What its check found last."""
+        return self._health.get(container_id)
 
     def set_condition(self, container_id: str, change: Callable[[Condition], Condition]) -> None:
         """Change a container's Condition and tell viewers; ALL_WELL is forgotten."""
@@ -100,12 +114,16 @@ class ContainerRegistry:
         self._feed.container_changed(container_id, vm_id=vm_id)
 
     def _shown(self, container: Container) -> Container:
-        return self._conditions.get(container.id, ALL_WELL).laid_over(container)
+        shown = self._conditions.get(container.id, ALL_WELL).laid_over(container)
+        health = self._health.get(container.id)
+        return replace(shown, health=health) if health is not None else shown
 
-    async def list(self) -> Sequence[Container]:
-        """All, newest first."""
+    async def list(
+        self, *, states: Collection[ContainerState] | None = None
+    ) -> Sequence[Container]:
+        """All, or those in these states; newest first."""
         async with self._database.read() as session:
-            containers = await ContainerRepository(session).list()
+            containers = await ContainerRepository(session).list(states=states)
         return [self._shown(container) for container in containers]
 
     async def find(self, reference: str) -> Container:
@@ -153,8 +171,13 @@ class ContainerRegistry:
             return before, after
 
         before, after = await self._ballast.try_twice(write)
+        self.exits.changed(before, after)
         self._announce(after, vm_id=after.vm_id or before.vm_id, journal=happening is not None)
         return self._shown(after)
+
+    async def note(self, container: Container, happening: Happening) -> None:
+        """Write into the journal what changes no record."""
+        await self._events.record(happening.event(container))
 
     async def delete(self, container: Container, happening: Happening) -> None:
         """Remove the record; the journal keeps the event."""
@@ -165,6 +188,8 @@ class ContainerRegistry:
                 await EventRepository(session).append(happening.event(container))
 
         await self._ballast.try_twice(write)
+        self._health.pop(container.id, None)
+        self.exits.removed(container)
         self._announce(container)
 
     def _announce(

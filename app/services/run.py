@@ -306,6 +306,8 @@ class Run:
         return Reading(
             time_ns=time.time_ns(),
             cpu_us=stats.cpu_us,
+            cpu_user_us=stats.cpu_user_us,
+            cpu_system_us=stats.cpu_system_us,
             memory_bytes=stats.memory_bytes,
             memory_limit_bytes=stats.memory_limit_bytes,
             memory_anon_bytes=stats.memory_anon_bytes,

@@ -31,6 +31,8 @@ class Reading:
 
     time_ns: int
     cpu_us: int
+    cpu_user_us: int
+    cpu_system_us: int
     memory_bytes: int
     memory_limit_bytes: int
     memory_anon_bytes: int

@@ -130,6 +130,10 @@ class Supervisor:
             raise Unavailable(f"Container {container_id[:12]} has no VM now")
         return await life.run.agent.reclaim(container_id, size_bytes, timeout_s=RECLAIM_TIMEOUT_S)
 
+    async def release_disk(self, container_id: str) -> None:
+        """End what serves the files of a container that does not run: its disk goes."""
+        await self._parts.service_vms.give_way(container_id)
+
     # --- commands ----------------------------------------------------------------------------
 
     async def launch(self, container: Container) -> None:
@@ -201,9 +205,20 @@ class Supervisor:
         return True  # a guest that refuses has no such process any more
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Future[None]:
-        """Run a command in the supervisor's group; its error goes to whoever awaits the future."""
+        """Run a command in the supervisor's group; its error goes to whoever awaits the future.
+
+        Raises:
+            Unavailable: The engine is not ready yet, or ends.
+        """
+        group = self._require_group(work)
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._require_group(work).create_task(_settle(outcome, work))
+        settling = _settle(outcome, work)
+        try:
+            group.create_task(settling)
+        except RuntimeError as error:  # the group takes no more: so says TaskGroup
+            settling.close()
+            work.close()
+            raise Unavailable("The engine is ending") from error
         return outcome
 
     def _require_group(self, work: Coroutine[None, None, None]) -> asyncio.TaskGroup:
@@ -229,6 +244,8 @@ class Supervisor:
     async def _remove_after(self, life: Life, container: Container) -> None:
         """Remove a container with `--rm` as soon as it has ended: its VM need not save the disk."""
         await life.finished.wait()
+        if life.is_restarted:
+            return
         try:
             await self._remove_ended(container.id)
         except SlipwayError as error:

@@ -18,7 +18,7 @@ from app.guest.channel import GuestChannel
 from app.guest.image import GuestImage
 from app.guest.warm_up import WARM_UP_COMMAND
 from app.hypervisor.port import DiskSpec, Hypervisor, Template, Vm, VmSpec
-from app.services.container_spec import SCRATCH_SERIAL, container_spec, layer_serials
+from app.services.guest_spec import SCRATCH_SERIAL, describe_container, layer_serials
 from app.storage.scratch import ScratchDisks
 
 POOL_LABEL = "pool"
@@ -194,11 +194,11 @@ class Warmer:
 
     def _describe(self, vm_id: str) -> ContainerSpec:
         config = ContainerConfig(image="", command=(WARM_UP_COMMAND,))
-        return container_spec(
+        return describe_container(
             config,
+            plan_process(config, ImageConfig(), hostname=HOSTNAME),
             container_id=f"warmup{vm_id}",
             hostname=HOSTNAME,
-            plan=plan_process(config, ImageConfig(), hostname=HOSTNAME),
             size=self.size,
             layer_count=1,
             spill_bytes=self._spill_bytes,

@@ -34,6 +34,7 @@ _RUN = (
     "squashfs-tools",  # sqfstar for layers
 )
 _TEST = (
+    "docker-registry",
     "git",  # the wheel is built from a clone
     "lz4",
     "skopeo",  # reads and writes images beside our store

@@ -15,6 +15,7 @@ _CONTAINER_TEXTS = {
     "restart": "started again by its restart policy",
     "kill": "signal sent",
     "stop": "stop requested",
+    "restarted": "restarted as asked for",
     "oom": "out of memory",
     "pause": "paused",
     "unpause": "resumed",

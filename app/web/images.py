@@ -62,7 +62,7 @@ class ImageRemovalPage:
 
 def image_row(image: Image, containers: Sequence[Container]) -> ImageRow:
     """An image as a table row; `users` are names and links of its containers."""
-    names = [reference.familiar for reference in image.references]
+    names = [reference.familiar for reference in image.tags]
     return ImageRow(
         id=image.id,
         short_id=image.short_id,

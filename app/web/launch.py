@@ -56,7 +56,7 @@ async def _choices(services: "Services") -> tuple[ImageChoice, ...]:
     return tuple(
         ImageChoice(reference.familiar, formats.size(image.size_bytes))
         for image in await services.images.list()
-        for reference in image.references
+        for reference in image.tags
     )
 
 
@@ -106,7 +106,7 @@ async def launch_page(request: Request, viewer: SignedIn) -> Response:
 
 async def _first_image(services: "Services") -> Form:
     for image in await services.images.list():
-        for reference in image.references:
+        for reference in image.tags:
             return Form([("image", reference.familiar)])
     return Form([])
 

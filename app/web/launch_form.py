@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from app.core.errors import InvalidFields
 from app.core.units import GIB, KIB, MIB
 from app.domain.container import Container
-from app.domain.container_config import ContainerConfig, check_config, check_name
+from app.domain.container_checks import check_config, check_name
+from app.domain.container_config import ContainerConfig
 from app.domain.restart import RestartPolicy, RestartPolicyName, parse_restart_policy
 from app.web.forms import Form
 

@@ -104,7 +104,7 @@ def attention_of(containers: Sequence[Container], host: "HostView", now_ns: int)
             problems.append(Attention(mark, one.name, href, "no word from the guest", since))
         if one.backpressure_since_ns is not None:
             since = formats.age(one.backpressure_since_ns, now_ns)
-            reason = "its writes wait until the log is stored"
+            reason = "its writes wait until the log is stored, or an attached client reads"
             problems.append(
                 Attention(Mark("hold", "warn", "Blocked"), one.name, href, reason, since)
             )
@@ -139,6 +139,10 @@ def _host_problems(host: "HostView") -> list[Attention]:
     if host.memory_available_bytes < LITTLE_MEMORY_BYTES:
         mark = Mark("warn", "warn", "Little memory")
         reason = f"{formats.size(host.memory_available_bytes)} available; starts may be refused"
+        problems.append(Attention(mark, host.name, "/host", reason, ""))
+    if host.docker_tcp:
+        mark = Mark("bad", "bad", "Docker API open")
+        reason = f"{host.docker_tcp} asks for no certificate: every local user owns the engine"
         problems.append(Attention(mark, host.name, "/host", reason, ""))
     return problems
 

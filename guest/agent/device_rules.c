@@ -22,7 +22,8 @@ static const struct {
 };
 
 #define USABLE (sizeof(usable) / sizeof(usable[0]))
-#define MAX_INSTRUCTIONS (16 + 4 * USABLE)
+#define RULE_INSTRUCTIONS 8
+#define MAX_INSTRUCTIONS (16 + 4 * USABLE + RULE_INSTRUCTIONS * MAX_DEVICE_RULES)
 
 struct program {
 	struct bpf_insn code[MAX_INSTRUCTIONS];
@@ -52,8 +53,20 @@ static void answer(struct program *p, bool allowed)
 	emit(p, BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
 }
 
+/* Type, numbers and access must fit; a lesser access than the allowed one fits, too. */
+static void allow(struct program *p, const struct device_rule *rule)
+{
+	unless_equal(p, BPF_REG_2, rule->is_block ? BPF_DEVCG_DEV_BLOCK : BPF_DEVCG_DEV_CHAR, 7);
+	unless_equal(p, BPF_REG_4, (int32_t)rule->major, 6);
+	unless_equal(p, BPF_REG_5, (int32_t)rule->minor, 5);
+	emit(p, BPF_ALU64 | BPF_MOV | BPF_X, BPF_REG_0, BPF_REG_3, 0, 0);
+	emit(p, BPF_ALU64 | BPF_AND | BPF_K, BPF_REG_0, 0, 0, (int32_t)(~rule->access & 0xffff));
+	unless_equal(p, BPF_REG_0, 0, 2);
+	answer(p, true);
+}
+
 /* access_type is the access in its upper, the device's type in its lower half. */
-static void build(struct program *p)
+static void build(struct program *p, const struct device_rule *more, size_t count)
 {
 	load(p, BPF_REG_2, offsetof(struct bpf_cgroup_dev_ctx, access_type));
 	load(p, BPF_REG_4, offsetof(struct bpf_cgroup_dev_ctx, major));
@@ -74,6 +87,8 @@ static void build(struct program *p)
 		}
 		answer(p, true);
 	}
+	for (size_t i = 0; i < count; i++)
+		allow(p, &more[i]);
 	answer(p, false);
 }
 
@@ -82,36 +97,49 @@ static int call(int command, union bpf_attr *attributes)
 	return (int)syscall(SYS_bpf, command, attributes, sizeof(*attributes));
 }
 
-static int program = -1; /* loaded, -1: not yet */
+static int load_program(const struct device_rule *more, size_t count)
+{
+	union bpf_attr attributes;
+	struct program program = { .count = 0 };
+
+	build(&program, more, count);
+	memset(&attributes, 0, sizeof(attributes));
+	attributes.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
+	attributes.insns = (uint64_t)(uintptr_t)program.code;
+	attributes.insn_cnt = (uint32_t)program.count;
+	attributes.license = (uint64_t)(uintptr_t)"Apache-2.0";
+	return call(BPF_PROG_LOAD, &attributes);
+}
+
+static int usual = -1; /* loaded, -1: not yet */
 
 int device_rules_load(void)
 {
-	union bpf_attr attributes;
-	struct program built = { .count = 0 };
-
-	if (program >= 0)
-		return 0;
-	build(&built);
-	memset(&attributes, 0, sizeof(attributes));
-	attributes.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
-	attributes.insns = (uint64_t)(uintptr_t)built.code;
-	attributes.insn_cnt = (uint32_t)built.count;
-	attributes.license = (uint64_t)(uintptr_t)"Apache-2.0";
-	program = call(BPF_PROG_LOAD, &attributes);
-	return program < 0 ? errno : 0;
+	if (usual < 0)
+		usual = load_program(NULL, 0);
+	return usual < 0 ? errno : 0;
 }
 
-int device_rules_attach(int cgroup_fd)
+int device_rules_attach(int cgroup_fd, const struct device_rule *more, size_t count)
 {
 	union bpf_attr attributes;
-	int error = device_rules_load();
+	int program, result, error;
 
+	if (count > MAX_DEVICE_RULES)
+		return E2BIG;
+	error = device_rules_load();
 	if (error)
 		return error;
+	program = count ? load_program(more, count) : usual;
+	if (program < 0)
+		return errno;
 	memset(&attributes, 0, sizeof(attributes));
 	attributes.target_fd = (uint32_t)cgroup_fd;
 	attributes.attach_bpf_fd = (uint32_t)program;
 	attributes.attach_type = BPF_CGROUP_DEVICE;
 	attributes.attach_flags = BPF_F_ALLOW_MULTI;
-	return call(BPF_PROG_ATTACH, &attributes) ? errno : 0;
+	result = call(BPF_PROG_ATTACH, &attributes) ? errno : 0;
+	if (count)
+		close(program);
+	return result;
 }

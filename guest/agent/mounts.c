@@ -12,6 +12,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "devices.h"
 #include "rootfs.h"
 
 #define TTY_GROUP "5" /* of Debian, Alpine, Fedora and all others */
@@ -58,22 +59,66 @@ static void make_devices(const struct launch *l)
 	umask(022);
 }
 
-static void mount_system(const struct launch *l)
+static void make_node(const struct launch *l, const char *path, const struct device *d)
+{
+	char parent[512];
+	char *slash;
+
+	snprintf(parent, sizeof(parent), "%s", path);
+	slash = strrchr(parent, '/');
+	if (slash && slash != parent) {
+		*slash = 0;
+		if (make_directories(parent))
+			child_fail(l, errno, "mkdir %s in the container: %m", parent);
+	}
+	umask(0);
+	if (mknod(path, d->type | d->mode, makedev(d->major, d->minor)) && errno != EEXIST)
+		child_fail(l, errno, "mknod %s: %m", path);
+	umask(022);
+}
+
+static bool make_every(const struct device *d, void *context)
+{
+	char path[sizeof(d->name) + 8];
+
+	snprintf(path, sizeof(path), "/dev/%s", d->name);
+	make_node(context, path, d);
+	return true;
+}
+
+static void make_more_devices(struct launch *l)
+{
+	const struct items *devices = &l->create->devices;
+	struct device found;
+
+	if (l->create->privileged)
+		devices_each(make_every, l);
+	for (size_t i = 0; i < devices->count; i++) {
+		if (!device_find(devices->items[i].name, &found))
+			child_fail(l, ENODEV, "the virtual machine has no device %s",
+				   devices->items[i].name);
+		make_node(l, (const char *)devices->items[i].data, &found);
+	}
+}
+
+static void mount_system(struct launch *l)
 {
 	const unsigned long closed = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+	const unsigned long protected = l->create->privileged ? closed : closed | MS_RDONLY;
 	char size[64];
 
 	mount_at(l, "proc", "/proc", closed, NULL);
 	mount_at(l, "tmpfs", "/dev", MS_NOSUID | MS_STRICTATIME, "mode=755,size=65536k");
 	mount_at(l, "devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC,
 		 "newinstance,ptmxmode=0666,mode=0620,gid=" TTY_GROUP);
-	mount_at(l, "sysfs", "/sys", closed | MS_RDONLY, NULL);
-	mount_at(l, "cgroup2", "/sys/fs/cgroup", closed | MS_RDONLY, NULL);
+	mount_at(l, "sysfs", "/sys", protected, NULL);
+	mount_at(l, "cgroup2", "/sys/fs/cgroup", protected, NULL);
 	mount_at(l, "mqueue", "/dev/mqueue", closed, NULL);
 	snprintf(size, sizeof(size), "mode=1777,size=%llu",
 		 (unsigned long long)l->create->shm_bytes);
 	mount_at(l, "tmpfs", "/dev/shm", closed, size);
 	make_devices(l);
+	make_more_devices(l);
 }
 
 /* Options as for mount(8): flags we know, the rest for tmpfs itself. */

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/bpf.h>
 #include <net/if.h>
 #include <signal.h>
 #include <stdio.h>
@@ -11,11 +12,14 @@
 #include <sys/mount.h>
 #include <sys/pidfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "cgroup.h"
 #include "console.h"
+#include "device_rules.h"
+#include "devices.h"
 #include "platform.h"
 #include "rootfs.h"
 #include "security.h"
@@ -32,6 +36,41 @@ static void loopback_up(const struct launch *l)
 
 	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request))
 		child_fail(l, errno, "can't bring up the loopback interface: %m");
+	close(fd);
+}
+
+static uint32_t access_bits(uint32_t mode)
+{
+	return (mode & DEVICE_READ ? BPF_DEVCG_ACC_READ : 0) |
+	       (mode & DEVICE_WRITE ? BPF_DEVCG_ACC_WRITE : 0) |
+	       (mode & DEVICE_MAKE ? BPF_DEVCG_ACC_MKNOD : 0);
+}
+
+/* A privileged container may use every device of its machine. */
+static void limit_devices(const struct launch *l)
+{
+	const struct items *devices = &l->create->devices;
+	struct device_rule rules[MAX_DEVICE_RULES];
+	char path[CGROUP_PATH_SIZE];
+	struct device found;
+	int fd, error;
+
+	if (l->create->privileged || !devices->count)
+		return;
+	if (devices->count > MAX_DEVICE_RULES)
+		child_fail(l, E2BIG, "more than %d devices", MAX_DEVICE_RULES);
+	for (size_t i = 0; i < devices->count; i++) {
+		if (!device_find(devices->items[i].name, &found))
+			child_fail(l, ENODEV, "the virtual machine has no device %s",
+				   devices->items[i].name);
+		rules[i] = (struct device_rule){ S_ISBLK(found.type), found.major, found.minor,
+						 access_bits(devices->items[i].mode) };
+	}
+	cgroup_path(l->container->id, path);
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	error = fd < 0 ? errno : device_rules_attach(fd, rules, devices->count);
+	if (error)
+		child_fail(l, error, "can't attach the device rules: %s", strerror(error));
 	close(fd);
 }
 
@@ -58,6 +97,7 @@ static void create(struct launch *l)
 
 	rootfs_mount(l, &files);
 	stage(l, "mount");
+	limit_devices(l);
 	join_cgroup(l);
 	if (sethostname(s->hostname, strlen(s->hostname)) ||
 	    setdomainname(s->domainname, strlen(s->domainname)))

@@ -14,8 +14,10 @@
 #include "protocol.h"
 #include "requests.h"
 #include "spec.h"
+#include "tree.h"
 
 #define RESULT_LIMIT_BYTES 16384
+#define PROCESSES_LIMIT_BYTES 49152 /* below what an answer may have */
 #define DEFERRED (-1) /* somebody else answers */
 
 struct call {
@@ -212,6 +214,21 @@ static int stats(struct call *call)
 	return error ? error : platform_stats(call->container, &call->result, call->error);
 }
 
+static int processes(struct call *call)
+{
+	int error = need_container(call);
+
+	call->result.limit = PROCESSES_LIMIT_BYTES;
+	return error ? error : platform_processes(call->container, &call->result, call->error);
+}
+
+static int tree(struct call *call)
+{
+	int error = need_container(call);
+
+	return error ? error : tree_begin(call->container, call->fields, call->error);
+}
+
 static int freeze(struct call *call)
 {
 	int error = need_container(call);
@@ -317,6 +334,9 @@ static int (*const operations[])(struct call *) = {
 	[OP_UPDATE] = update,	    [OP_DELETE] = delete,
 	[OP_POWER_OFF] = switch_off,   [OP_QUIESCE] = quiesce,
 	[OP_AWAIT_MEMORY] = await_memory, [OP_RECLAIM] = reclaim,
+	[OP_PROCESSES] = processes,    [OP_STAT_PATH] = tree,
+	[OP_READ_TREE] = tree,	    [OP_WRITE_TREE] = tree,
+	[OP_LIST_CHANGES] = tree,
 };
 
 void operation_run(uint64_t id, const uint8_t *message, size_t length)

@@ -25,6 +25,7 @@ int platform_freeze(struct container *c, uint64_t request, char *error);
 int platform_thaw(struct container *c, char *error);
 int platform_update(struct container *c, const struct limits *l, char *error);
 int platform_stats(struct container *c, struct buffer *result, char *error);
+int platform_processes(struct container *c, struct buffer *result, char *error);
 int platform_set_clock(uint64_t time_ns, char *error);
 int platform_seed(const uint8_t *bytes, size_t count, char *error);
 /* Answer the request themselves, or return an errno. */
@@ -42,6 +43,8 @@ void platform_terminal(struct launch *l, int *master, int *slave);
 /* User, groups, capabilities, seccomp, limits; the next is execve. May put HOME into the
  * environment. */
 void platform_secure(struct launch *l);
+/* Opens the directory that a tree operation works in; joins what it must for that. 0 or an errno. */
+int platform_tree_root(const struct container *c, unsigned view, int *root, char *error);
 /* Where the agent's own binary can be executed from, for --init. */
 int platform_agent_fd(void);
 

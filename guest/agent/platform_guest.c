@@ -7,17 +7,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "console.h"
 #include "device_rules.h"
 #include "events.h"
 #include "fields.h"
 #include "namespaces.h"
 #include "platform.h"
+#include "processes.h"
 #include "protocol.h"
 #include "requests.h"
 #include "upkeep.h"
@@ -120,7 +124,8 @@ int platform_container_open(struct container *c, const struct create_spec *s, ch
 	number = cgroup_apply(p->cgroup, &s->limits, &name);
 	if (number)
 		return failed(error, number, name);
-	number = device_rules_attach(p->cgroup);
+	/* Where there are others, the child attaches the rules, once every module is loaded. */
+	number = s->privileged || s->devices.count ? 0 : device_rules_attach(p->cgroup, NULL, 0);
 	if (number)
 		return failed(error, number, "can't attach the device rules");
 	if (!watch_file(p, &p->memory_events, "memory.events", memory_event) ||
@@ -285,6 +290,15 @@ int platform_stats(struct container *c, struct buffer *result, char *error)
 	return 0;
 }
 
+int platform_processes(struct container *c, struct buffer *result, char *error)
+{
+	(void)error;
+	put_number(result, TAG_TIME_NS, clock_ns(CLOCK_REALTIME));
+	put_number(result, TAG_UPTIME_NS, clock_ns(CLOCK_BOOTTIME));
+	processes_put(c->platform->cgroup, result);
+	return 0;
+}
+
 int platform_reclaim(struct container *c, uint64_t request, uint64_t bytes, char *error)
 {
 	return upkeep_reclaim(c->platform->cgroup, request, bytes, error);
@@ -294,4 +308,38 @@ void platform_power_off(void)
 {
 	sync();
 	reboot(RB_POWER_OFF);
+}
+
+static int join_mounts(const struct container *c)
+{
+	char path[32];
+	int fd, error;
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", (int)c->init->pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	error = fd < 0 || setns(fd, CLONE_NEWNS) ? errno : 0;
+	if (fd >= 0)
+		close(fd);
+	return error;
+}
+
+/* The root as it is under what is mounted in it. */
+static int plain_root(void)
+{
+	return open_tree(AT_FDCWD, "/", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+}
+
+int platform_tree_root(const struct container *c, unsigned view, int *root, char *error)
+{
+	int number;
+
+	if (view == TREE_VIEW_UPPER) {
+		*root = openat(c->platform->scratch, "upper", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		return *root < 0 ? failed(error, errno, "can't open the container's own layer") : 0;
+	}
+	number = join_mounts(c);
+	if (number)
+		return failed(error, number, "can't join the container's mounts");
+	*root = view == TREE_VIEW_ROOT ? plain_root() : open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return *root < 0 ? failed(error, errno, "can't open the container's root") : 0;
 }

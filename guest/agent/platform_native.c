@@ -91,6 +91,12 @@ int platform_stats(struct container *c, struct buffer *result, char *error)
 	return unsupported(error);
 }
 
+int platform_processes(struct container *c, struct buffer *result, char *error)
+{
+	(void)c, (void)result;
+	return unsupported(error);
+}
+
 /* The machine's clock is not the test's to set. */
 int platform_set_clock(uint64_t time_ns, char *error)
 {
@@ -164,6 +170,21 @@ void platform_terminal(struct launch *l, int *master, int *slave)
 	*slave = ioctl(*master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
 	if (*slave < 0)
 		child_fail(l, errno, "can't open the terminal's other side: %m");
+}
+
+/* Whatever the view: "root" in the directory for spools. */
+int platform_tree_root(const struct container *c, unsigned view, int *root, char *error)
+{
+	int directory = open(native_spool_directory ? native_spool_directory : "/nonexistent",
+			     O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	(void)c, (void)view;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	*root = openat(directory, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (*root < 0)
+		return unsupported(error);
+	close(directory);
+	return 0;
 }
 
 void platform_secure(struct launch *l)

@@ -208,35 +208,50 @@ static void exited(struct process *p, int status)
 		platform_sync(c);
 }
 
-static void reaped(pid_t pid, int status)
+static struct process *find_alive(pid_t pid)
 {
 	struct process *p = processes;
 
 	while (p && (p->pid != pid || !is_alive(p)))
 		p = p->next;
-	if (!p)
-		return; /* an orphan, or a helper of a start */
-	if (p->has_request)
-		launch_news(p, true);
-	/* It may be gone now, if it never came to run. */
-	p = processes;
-	while (p && (p->pid != pid || !is_alive(p)))
-		p = p->next;
-	if (p)
-		exited(p, status);
+	return p;
 }
 
-void processes_reap(void)
+static void hear_news(void)
 {
 	struct process *p, *next;
-	int status;
-	pid_t pid;
 
 	for (p = processes; p; p = next) {
 		next = p->next;
 		if (p->control_fd >= 0)
 			launch_news(p, false);
 	}
+}
+
+static void reaped(pid_t pid, int status)
+{
+	struct process *p = find_alive(pid);
+
+	if (!p) {
+		/* It may have told its pid, run and ended since the news were heard. */
+		hear_news();
+		p = find_alive(pid);
+	}
+	if (!p)
+		return; /* an orphan, or a helper of a start */
+	if (p->has_request)
+		launch_news(p, true);
+	p = find_alive(pid); /* it is gone if it never came to run */
+	if (p)
+		exited(p, status);
+}
+
+void processes_reap(void)
+{
+	int status;
+	pid_t pid;
+
+	hear_news();
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
 		reaped(pid, status);
 }

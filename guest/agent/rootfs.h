@@ -8,6 +8,7 @@
  * overlay, reports the scratch disk, prepares the FILEs; ends with the overlay at ROOTFS_PATH.
  * `*files` gets one detached mount per FILE. */
 void rootfs_mount(struct launch *l, int **files);
+#define LAYERS_PATH "/m"
 #define ROOTFS_PATH "/m/r"
 
 /* In the container's cgroup and new cgroup namespace: makes ROOTFS_PATH the root and mounts

@@ -102,6 +102,11 @@ static bool strings(struct fields f, struct arena *a, uint16_t tag, struct strin
 	return true;
 }
 
+bool strings_parse(struct fields f, struct arena *a, uint16_t tag, struct strings *to)
+{
+	return strings(f, a, tag, to);
+}
+
 bool number_parse(struct fields f, uint16_t tag, uint64_t *value)
 {
 	struct field field;
@@ -275,9 +280,11 @@ static bool groups(struct fields f, struct arena *a, struct create_spec *s)
 	static const uint16_t tmpfs[] = { TAG_PATH, TAG_OPTIONS };
 	static const uint16_t file[] = { TAG_PATH, TAG_DATA };
 	static const uint16_t sysctl[] = { TAG_NAME, TAG_VALUE };
+	static const uint16_t device[] = { TAG_NAME, TAG_PATH };
 
 	return items(f, a, TAG_TMPFS, tmpfs, &s->tmpfs) && items(f, a, TAG_FILE, file, &s->files) &&
-	       items(f, a, TAG_SYSCTL, sysctl, &s->sysctls);
+	       items(f, a, TAG_SYSCTL, sysctl, &s->sysctls) &&
+	       items(f, a, TAG_DEVICE, device, &s->devices);
 }
 
 bool create_spec_parse(struct fields f, struct arena *a, struct create_spec *s)
@@ -295,7 +302,8 @@ bool create_spec_parse(struct fields f, struct arena *a, struct create_spec *s)
 	    !strings(f, a, TAG_LAYER, &s->layers) || !string(f, a, TAG_SCRATCH, &s->scratch) ||
 	    !number(f, a, TAG_SPILL_BYTES, &s->spill_bytes) ||
 	    !flag(f, a, TAG_READ_ONLY_ROOT, &s->read_only_root) ||
-	    !flag(f, a, TAG_INIT, &s->init) || !seccomp(f, a, s) ||
+	    !flag(f, a, TAG_INIT, &s->init) ||
+	    !flag(f, a, TAG_PRIVILEGED, &s->privileged) || !seccomp(f, a, s) ||
 	    !strings(f, a, TAG_MASKED_PATH, &s->masked_paths) ||
 	    !strings(f, a, TAG_READ_ONLY_PATH, &s->read_only_paths) || !groups(f, a, s) ||
 	    !number(f, a, TAG_SHM_BYTES, &s->shm_bytes))

@@ -63,6 +63,11 @@ struct item {
 	uint32_t mode;
 };
 
+/* What a container may do with a device. */
+#define DEVICE_READ 4
+#define DEVICE_WRITE 2
+#define DEVICE_MAKE 1
+
 struct items {
 	struct item *items;
 	size_t count;
@@ -86,6 +91,8 @@ struct create_spec {
 	uint64_t shm_bytes;
 	struct items files;
 	struct items sysctls;
+	bool privileged;
+	struct items devices; /* name: in the guest's /dev; data: path in the container; mode: DEVICE_ bits */
 	struct process_spec process;
 };
 
@@ -105,6 +112,8 @@ bool process_spec_parse(struct fields f, struct arena *a, struct process_spec *s
 bool limits_parse(struct fields f, struct limits *l);
 /* 1 to 64 characters of [A-Za-z0-9_.-], the first a letter or digit; copied to `to`. */
 bool id_parse(struct fields f, uint16_t tag, char to[ID_SIZE]);
+/* `to` zeroed by the caller. */
+bool strings_parse(struct fields f, struct arena *a, uint16_t tag, struct strings *to);
 bool number_parse(struct fields f, uint16_t tag, uint64_t *value);
 
 #endif

@@ -9,6 +9,7 @@ import pytest
 from app.oci.starter import import_starter
 from app.oci.store import ImageStore
 from app.services.bundle import Services
+from tests.integration.docker_lab import DockerClient, docker_served
 from tests.integration.engine_lab import EngineLab
 
 
@@ -39,3 +40,10 @@ async def services(lab: EngineLab) -> AsyncIterator[Services]:
     """A running engine over the fake machine."""
     async with lab.engine() as services:
         yield services
+
+
+@pytest.fixture
+async def docker(services: Services) -> AsyncIterator[DockerClient]:
+    """The docker CLI on the engine's unix socket."""
+    async with docker_served(services) as client:
+        yield client

@@ -13,6 +13,7 @@ from app.domain.container_config import ContainerConfig
 from app.engine import Machine, run_engine
 from app.guest.fake import FakeGuest
 from app.guest.fake_process import Program
+from app.guest.fake_tree import FakeTree
 from app.guest.image import GuestImage
 from app.hypervisor.fake import FakeHypervisor
 from app.hypervisor.fake_machine import FakeMachine
@@ -36,6 +37,7 @@ class EngineLab:
         self.hypervisor: FakeHypervisor | None = None  # the last engine's
         self.guests: dict[str, FakeGuest] = {}
         self.programs: dict[str, Program] = {}
+        self.trees: dict[Path, FakeTree] = {}
         self.machine = FakeMachine(root / "vms", self._play)
         self._kernel = root / "vmlinux"
         self._kernel.write_bytes(b"kernel")
@@ -43,6 +45,10 @@ class EngineLab:
 
     async def _play(self, spec: VmSpec, reader: StreamReader, writer: StreamWriter) -> None:
         guest = self.guests.setdefault(spec.id, FakeGuest(programs=self.programs, gates=self.gates))
+        # Files belong to the disk, and so to every VM that has it.
+        scratch = next((disk.path for disk in spec.disks if not disk.read_only), None)
+        if scratch is not None:
+            guest.machine.tree = self.trees.setdefault(scratch, guest.machine.tree)
         await guest.serve(reader, writer)
 
     async def __aenter__(self) -> Self:

@@ -12,7 +12,10 @@ from starlette.types import Receive, Scope, Send
 from app.api.app import MOUNT_PATH, create_api
 from app.services.bundle import Services
 from tests.integration.engine_lab import DEADLINE_S, EngineLab
+from tests.integration.faulty_registry import faulty_registry
+from tests.integration.registry_lab import sample_image, sample_layer
 from tests.integration.serving import served
+from tests.unit.oci.archives import sha256
 
 TICKER = {"image": "busybox", "name": "ticker", "command": ["loop", "0.01"]}
 
@@ -147,6 +150,32 @@ async def test_image_import_by_rest(client: httpx2.AsyncClient, tmp_path: Path) 
     assert shown.json()["id"] == imported.json()[0]["id"]
     bad = await client.post("/images", content=b"this is no archive" * 100)
     assert (bad.status_code, bad.json()["code"]) == (400, "corrupt_data")
+
+
+async def test_pull_by_rest(client: httpx2.AsyncClient) -> None:
+    image = sample_image()
+    async with faulty_registry() as registry:
+        registry.add("app", "1", image)
+        name = f"{registry.host}/app:1"
+        answer = await client.post("/images/pull", params={"reference": name})
+        assert answer.headers["content-type"].startswith("application/x-ndjson")
+        first, *steps, last = [json.loads(line) for line in answer.text.splitlines()]
+        assert first == {"stage": "Pulling"}
+        assert {step["stage"] for step in steps} >= {"Downloading", "Pull complete"}
+        assert last == {"digest": image.digest, "is_news": True}
+        shown = await client.get(f"/images/{name}")
+        assert (shown.json()["id"], shown.json()["references"]) == (image.id, [name])
+        missing = await client.post("/images/pull", params={"reference": f"{name}0"})
+        assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
+        registry.blobs = {key: data[:-1] + b"x" for key, data in registry.blobs.items()}
+        registry.add("app", "2", sample_image(sample_layer("other")))
+        lie = sha256(sample_layer("other"))
+        registry.blobs[f"app/blobs/{lie}"] = sample_layer("liar0")
+        broken = await client.post("/images/pull", params={"reference": f"{registry.host}/app:2"})
+        problem = json.loads(broken.text.splitlines()[-1])["problem"]
+        assert problem["code"] == "corrupt_data"
+    gone = await client.post("/images/pull", params={"reference": name})
+    assert (gone.status_code, gone.json()["code"]) == (503, "registry_failed")
 
 
 async def test_image_in_use_conflicts(client: httpx2.AsyncClient) -> None:

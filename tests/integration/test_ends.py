@@ -9,12 +9,13 @@ import pytest
 from app.core.errors import Conflict, NotFound, ResourceExhausted, SlipwayError
 from app.domain.container import Container, ContainerState
 from app.domain.container_config import ContainerConfig
+from app.domain.exec import ExecConfig
 from app.domain.restart import parse_restart_policy
 from app.domain.vm import VmState
 from app.guest.protocol import Op
 from app.logs.store import LogStore
 from app.services.bundle import Services
-from app.services.exec import ExecConfig, ExecOutput
+from app.services.exec import ExecOutput
 from app.services.recorder import LifeRecorder
 from app.services.supervisor import Supervisor
 from tests.integration.engine_lab import (

@@ -12,7 +12,7 @@ from app.domain.container_config import ContainerConfig
 from app.guest.protocol import Op
 from app.hypervisor.fake import FakeVm
 from app.hypervisor.port import DiskSpec
-from app.services.container_spec import SCRATCH_SERIAL
+from app.services.guest_spec import SCRATCH_SERIAL
 from app.services.launch import CONTAINER_LABEL
 from app.services.templates import TemplateState
 from app.services.warm_vm import POOL_LABEL

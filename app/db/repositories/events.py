@@ -31,6 +31,7 @@ class EventRepository:
             "time_ns": event.time_ns,
             "initiator": event.initiator,
             "attributes": encode_attributes(event.attributes),
+            "subject": encode_attributes(event.subject),
         }
         event_id = (await self._session.execute(_APPEND, columns)).scalar_one()
         return replace(event, id=event_id)
@@ -38,6 +39,16 @@ class EventRepository:
     async def after(self, event_id: int, *, limit: int = 100) -> list[Event]:
         """Oldest first: at most `limit` that came after `event_id`."""
         query = select(_TABLE).where(_TABLE.c.id > event_id).order_by(_TABLE.c.id).limit(limit)
+        return [_to_event(row) for row in await self._session.execute(query)]
+
+    async def since(self, time_ns: int, *, after_id: int, up_to_id: int, limit: int) -> list[Event]:
+        """Oldest first: at most `limit` of that time or later, with ids between the two."""
+        query = (
+            select(_TABLE)
+            .where(_TABLE.c.id > after_id, _TABLE.c.id <= up_to_id, _TABLE.c.time_ns >= time_ns)
+            .order_by(_TABLE.c.id)
+            .limit(limit)
+        )
         return [_to_event(row) for row in await self._session.execute(query)]
 
     async def list(
@@ -79,5 +90,6 @@ def _to_event(row: Row[*tuple[Any, ...]]) -> Event:
         time_ns=row.time_ns,
         initiator=row.initiator,
         attributes=decode_attributes(row.attributes),
+        subject=decode_attributes(row.subject),
         id=row.id,
     )

@@ -216,6 +216,19 @@ def check_port(facts: Facts) -> Finding:
     return _ok("port", f"{where} is free")
 
 
+def check_docker_api(facts: Facts) -> Finding:
+    """Nobody reaches the Docker API without credentials."""
+    check = "docker api"
+    if facts.docker_tcp:
+        return Finding(
+            check,
+            Verdict.WARNING,
+            f"{facts.docker_tcp} is open: every user of this machine can use the engine as root",
+            "Unset SLIPWAY_DOCKER_TCP and use the unix socket, or SLIPWAY_DOCKER_TLS.",
+        )
+    return _ok(check, "asks for a file's permission or a certificate")
+
+
 def check_assets(facts: Facts) -> Finding:
     """The browser's scripts are in place."""
     if facts.missing_assets:
@@ -239,6 +252,7 @@ CHECKS: tuple[Callable[[Facts], Finding], ...] = (
     check_disk,
     check_data_directory,
     check_port,
+    check_docker_api,
     check_assets,
 )
 

@@ -72,6 +72,7 @@ class Facts:
         has_port: Whether the dashboard's port is free, or held by this data directory's engine.
         engine: The engine that holds the data directory now.
         missing_assets: Browser assets that are not in place.
+        docker_tcp: Where the Docker API asks for no certificate; empty: nowhere.
     """
 
     system: str
@@ -98,6 +99,7 @@ class Facts:
     missing_assets: tuple[str, ...]
     qemu_user: str
     qemu_user_exists: bool
+    docker_tcp: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class Subject:
     qemu_user: str
     static_dir: Path
     assets: tuple[str, ...]
+    docker_tcp: str = ""
 
 
 async def _version_of(program: str, arguments: tuple[str, ...]) -> str | None:
@@ -260,4 +263,5 @@ def _read_machine(
         ),
         qemu_user=subject.qemu_user,
         qemu_user_exists=has_user(subject.qemu_user),
+        docker_tcp=subject.docker_tcp,
     )

@@ -8,6 +8,7 @@
 #include "fields.h"
 #include "frame.h"
 #include "spec.h"
+#include "tree_record.h"
 
 static void parse_message(const uint8_t *data, size_t size)
 {
@@ -29,6 +30,24 @@ static void parse_message(const uint8_t *data, size_t size)
 	CHECK(arena_init(&arena, size));
 	process_spec_parse(f, &arena, &process);
 	arena_free(&arena);
+}
+
+static void parse_tree(const uint8_t *data, size_t size)
+{
+	static struct tree_entry entry;
+	struct tree_record r, whole = { TREE_RECORD_ENTRY, data, size };
+	struct field value;
+	char name[256];
+	ssize_t taken;
+
+	for (size_t at = 0; (taken = tree_record_parse(data + at, size - at, &r)) > 0;
+	     at += (size_t)taken)
+		CHECK(r.payload + r.length <= data + size);
+	if (!tree_entry_parse(&whole, &entry))
+		return;
+	CHECK(strlen(entry.name) < TREE_NAME_SIZE && entry.name[0] != '/');
+	while (tree_xattr_next(&entry.fields, name, &value) > 0)
+		CHECK(strlen(name) < sizeof(name) && value.data + value.length <= data + size);
 }
 
 static void receive(const uint8_t *data, size_t size)
@@ -54,6 +73,7 @@ static void receive(const uint8_t *data, size_t size)
 			CHECK(f.length <= MAX_PAYLOAD_BYTES && f.payload >= r.data &&
 			      f.payload + f.length <= r.data + r.end);
 			parse_message(f.payload, f.length);
+			parse_tree(f.payload, f.length);
 		}
 	}
 	CHECK(r.end - r.start < MAX_FRAME_BYTES);
@@ -69,6 +89,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size)
 		memcpy(exact, data, size);
 	receive(exact, size);
+	parse_tree(exact, size);
 	parse_message(exact, size);
 	free(exact);
 	return 0;
@@ -93,7 +114,7 @@ static void put_some_fields(struct buffer *b, int depth)
 	size_t group;
 
 	for (uint32_t i = random_number(12); i-- > 0;) {
-		uint16_t tag = (uint16_t)(random_number(95) + 1);
+		uint16_t tag = (uint16_t)(random_number(108) + 1);
 		uint32_t length = random_number(sizeof(bytes));
 
 		switch (random_number(depth ? 4 : 3)) {
@@ -116,6 +137,8 @@ static void put_some_fields(struct buffer *b, int depth)
 			put_close(b, group);
 		}
 	}
+	put_string(b, TAG_NAME, random_number(2) ? "a/b" : "..");
+	put_number(b, TAG_MODE, 0100644);
 	put_string(b, TAG_ARG, "sh");
 	put_number(b, TAG_OUTPUT_STREAM, 1);
 }

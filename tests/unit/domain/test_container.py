@@ -6,8 +6,10 @@ from app.core.errors import AlreadyInState, Conflict, InvalidFields
 from app.core.units import MIB
 from app.domain import container as rules
 from app.domain.container import Container, ContainerConfig, ContainerState
-from app.domain.container_config import check_config, check_name, plan_process
-from app.domain.image import ImageConfig
+from app.domain.container_checks import check_config, check_name
+from app.domain.container_config import plan_process
+from app.domain.container_options import CpuTuning, DeviceMapping, Ulimit
+from app.domain.image import Healthcheck, ImageConfig
 from app.domain.restart import RestartPolicy, RestartPolicyName
 from app.domain.vm import BootStage
 
@@ -168,6 +170,38 @@ def test_check_name_takes_dockers_slash() -> None:
         (
             ContainerConfig(image="i", restart_policy=RestartPolicy(RestartPolicyName.ALWAYS, 3)),
             "restart_policy",
+        ),
+        (ContainerConfig(image="i", tmpfs={"run": ""}), "tmpfs"),
+        (ContainerConfig(image="i", masked_paths=("proc",)), "masked_paths"),
+        (ContainerConfig(image="i", sysctls={"../x": "1"}), "sysctls"),
+        (ContainerConfig(image="i", extra_hosts=("a\nb:192.0.2.1",)), "extra_hosts"),
+        (ContainerConfig(image="i", extra_hosts=("a:nowhere",)), "extra_hosts"),
+        (ContainerConfig(image="i", dns_servers=("a",)), "dns_servers"),
+        (ContainerConfig(image="i", dns_search=("a b",)), "dns_search"),
+        (ContainerConfig(image="i", shm_bytes=-1), "shm_bytes"),
+        (ContainerConfig(image="i", oom_score_adj=2000), "oom_score_adj"),
+        (ContainerConfig(image="i", ulimits=(Ulimit("odd", 1, 1),)), "ulimits"),
+        (ContainerConfig(image="i", ulimits=(Ulimit("nofile", 2, 1),)), "ulimits"),
+        (ContainerConfig(image="i", ulimits=(Ulimit("nofile", -1, 1),)), "ulimits"),
+        (ContainerConfig(image="i", devices=(DeviceMapping("/x", "/y"),)), "devices"),
+        (ContainerConfig(image="i", devices=(DeviceMapping("/dev/x", "/y", "q"),)), "devices"),
+        (ContainerConfig(image="i", memory_swap_bytes=64 * MIB), "memory_swap_bytes"),
+        (
+            ContainerConfig(image="i", memory_bytes=64 * MIB, memory_swap_bytes=32 * MIB),
+            "memory_swap_bytes",
+        ),
+        (
+            ContainerConfig(image="i", memory_bytes=64 * MIB, memory_reservation_bytes=65 * MIB),
+            "memory_reservation_bytes",
+        ),
+        (ContainerConfig(image="i", cpus=1, cpu_tuning=CpuTuning(quota_us=5000)), "cpus"),
+        (ContainerConfig(image="i", cpu_tuning=CpuTuning(period_us=10)), "cpu_period_us"),
+        (ContainerConfig(image="i", cpu_tuning=CpuTuning(quota_us=10)), "cpu_quota_us"),
+        (ContainerConfig(image="i", cpu_tuning=CpuTuning(cpuset_cpus="x")), "cpuset_cpus"),
+        (ContainerConfig(image="i", healthcheck=Healthcheck(("ODD",))), "healthcheck"),
+        (
+            ContainerConfig(image="i", healthcheck=Healthcheck(("NONE",), interval_ns=5)),
+            "healthcheck",
         ),
     ],
 )

@@ -16,6 +16,9 @@ PREFIXES: dict[str, type[IntEnum]] = {
     "EVENT": protocol.EventKind,
     "PROCESS_STATE": protocol.ProcessState,
     "DIRECTION": protocol.Direction,
+    "TREE_VIEW": protocol.TreeView,
+    "TREE_RECORD": protocol.TreeRecordKind,
+    "CHANGE": protocol.ChangeKind,
     "TAG": protocol.Tag,
 }
 # Of one side only: how C writes the magic; what only the host sends.

@@ -3,7 +3,7 @@
 import json
 
 from app.hypervisor.qemu.slots import SLOTS, slot_for
-from app.services.container_spec import SCRATCH_SERIAL, layer_serials
+from app.services.guest_spec import SCRATCH_SERIAL, layer_serials
 
 NODE_NAME_LENGTH_MAX = 31  # of QEMU
 

@@ -82,3 +82,21 @@ def test_removal_of_leased_image_only_untags() -> None:
 
 def test_removal_of_untagged_image_by_id() -> None:
     assert plan_removal(image(), None, force=False, users=[]) == RemovalPlan((), is_deleted=True)
+
+
+def test_digests_go_with_the_last_tag_of_their_repository() -> None:
+    digest = "sha256:" + "d" * 64
+    names = ("app:1", "app:2", f"app@{digest}", "other:1", f"other@{digest}")
+    both = image(*map(Reference.parse, names))
+    plan = plan_removal(both, Reference.parse("app:1"), force=False, users=[])
+    assert [item.familiar for item in plan.untag] == ["app:1"]
+    last = image(*map(Reference.parse, names[1:]))
+    plan = plan_removal(last, Reference.parse("app:2"), force=False, users=[])
+    assert [item.familiar for item in plan.untag] == ["app:2", f"app@{digest}"]
+    assert not plan.is_deleted
+    only = image(*map(Reference.parse, names[3:]))
+    plan = plan_removal(only, Reference.parse("other:1"), force=False, users=[])
+    assert plan.is_deleted
+    by_digest = plan_removal(both, Reference.parse(f"app@{digest}"), force=False, users=[])
+    assert [item.familiar for item in by_digest.untag] == [f"app@{digest}"]
+    assert not by_digest.is_deleted

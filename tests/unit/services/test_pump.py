@@ -13,6 +13,7 @@ from app.guest.records import Source, encode_record
 from app.guest.streams import Chunk
 from app.logs.follow import LogHub
 from app.logs.store import LogStore
+from app.services.attachments import AttachHub, OutputTap
 from app.services.pump import LogPump
 
 
@@ -65,7 +66,11 @@ def make_pump(store: LogStore, faults: list[SlipwayError | None]) -> LogPump:
     async def remember(fault: SlipwayError | None) -> None:
         faults.append(fault)
 
-    return LogPump(store, LogHub(store), container_id="one", source="vm/1", on_fault=remember)
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    tap = OutputTap(AttachHub(), "one", last_seq=0, writer_ended=ended)
+    return LogPump(
+        store, LogHub(store), container_id="one", source="vm/1", on_fault=remember, tap=tap
+    )
 
 
 @pytest.mark.parametrize("was_written", [True, False], ids=["written", "not written"])

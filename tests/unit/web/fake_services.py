@@ -19,7 +19,8 @@ from app.core.ids import new_container_id, new_vm_id
 from app.core.units import GIB, MIB
 from app.domain import container as rules
 from app.domain.container import Container
-from app.domain.container_config import ContainerConfig, check_config, check_name, plan_process
+from app.domain.container_checks import check_config, check_name
+from app.domain.container_config import ContainerConfig, plan_process
 from app.domain.event import Event, EventType
 from app.domain.sizing import LaunchPlan, plan_launch, size_vm
 from app.domain.vm import Accelerator, BootStage, StartPath, VmRecord, VmState

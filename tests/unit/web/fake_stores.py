@@ -145,6 +145,8 @@ class FakeStats:
 def sample(cpu_percent: float = 12.0, app_mib: int = 40, limit_bytes: int = 0) -> ContainerSample:
     """A plausible sample."""
     return ContainerSample(
+        cpu_user_us=0,
+        cpu_system_us=0,
         time_ns=now_ns(),
         cpu_us=0,
         cpu_percent=cpu_percent,
