@@ -168,7 +168,7 @@ def _assemble(
     reclaim = CacheReclaim(supervisor.reclaim_cache) if settings.reclaim_idle_cache else None
     images = ImageService(stores.images, registry, events, feed, stores.ballast)
     exec_service = ExecService(registry, stores.images, supervisor, events)
-    files = FileService(registry, stores.images, supervisor, service_vms)
+    files = FileService(registry, stores.images, supervisor, service_vms, events)
     services = Services(
         containers=containers,
         exec=exec_service,

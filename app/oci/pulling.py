@@ -187,19 +187,18 @@ class Puller:
         found: _Found,
         report: Report,
     ) -> tuple[PreparedLayer, ...]:
-        done: dict[Digest, PreparedLayer] = {}
-        waiting: dict[Digest, asyncio.Task[PreparedLayer]] = {}
-        for descriptor, diff_id in found.layers:
-            if diff_id in done or diff_id in waiting:
-                continue
+        done: dict[tuple[Descriptor, Digest], PreparedLayer] = {}
+        waiting: dict[tuple[Descriptor, Digest], asyncio.Task[PreparedLayer]] = {}
+        for key in dict.fromkeys(found.layers):
+            descriptor, diff_id = key
             layer = await intake.reuse(diff_id, descriptor.digest)
             if layer is not None:
                 report(LayerProgress(descriptor.digest.short, LayerStage.EXISTS))
-                done[diff_id] = layer
+                done[key] = layer
                 continue
             intake.pin(diff_id)
             intake.pin(descriptor.digest)
-            waiting[diff_id] = await fetching.enter_async_context(
+            waiting[key] = await fetching.enter_async_context(
                 self._store.fetches.wanted(
                     descriptor,
                     diff_id,
@@ -208,8 +207,8 @@ class Puller:
                 )
             )
         await _all_or_first_failure(list(waiting.values()))
-        done |= {diff_id: task.result() for diff_id, task in waiting.items()}
-        return tuple(done[diff_id] for _, diff_id in found.layers)
+        done |= {key: task.result() for key, task in waiting.items()}
+        return tuple(done[key] for key in found.layers)
 
 
 def _opener(

@@ -87,7 +87,7 @@ class CommitService:
             self._files.own_layer(container) as layer,
         ):
             image = await commit_image(self._images, base, layer, options)
-        await self._tell(container, image, request, initiator)
+        await self._tell(container, image, request.comment, name, initiator)
         return image
 
     @asynccontextmanager
@@ -106,16 +106,22 @@ class CommitService:
                 await _thaw(self._supervisor, container)
 
     async def _tell(
-        self, container: Container, image: Image, request: CommitRequest, initiator: str
+        self,
+        container: Container,
+        image: Image,
+        comment: str,
+        name: Reference | None,
+        initiator: str,
     ) -> None:
-        attributes = {"comment": request.comment, "imageID": image.id}
-        if request.reference:
-            attributes["imageRef"] = request.reference
+        attributes = {"comment": comment, "imageID": image.id}
+        if name is not None:
+            attributes["imageRef"] = name.familiar
         happening = Happening("commit", initiator, attributes)
         await self._events.record(happening.event(container))
-        await self._events.note(
-            EventType.IMAGE, "commit", image.id, image.display_name, initiator=initiator
-        )
+        if name is not None:
+            await self._events.note(
+                EventType.IMAGE, "tag", image.id, name.familiar, initiator=initiator
+            )
         self._feed.publish(Changes(images=True))
 
 

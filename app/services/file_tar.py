@@ -22,7 +22,7 @@ BATCH_BYTES = MIB
 BATCH_RECORDS = 256
 UPLOAD_TIMEOUT_S = 120.0
 # Names of files that have several; beyond it a further name is a file of its own in the archive.
-LINKED_FILES_MAX = 200_000
+LINKED_NAMES_MAX_BYTES = 32 * MIB
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
 NS_PER_S = 1_000_000_000
@@ -53,6 +53,7 @@ class TreeTar:
         self._rename = rename
         self._is_layer = is_layer
         self._first_names: dict[bytes, bytes] = {}
+        self._first_names_bytes = 0
         self._open: TreeEntry | None = None  # a file whose content is being written
         self._written_bytes = 0
 
@@ -90,8 +91,9 @@ class TreeTar:
         if first is not None:
             yield _header(name, EntryKind.HARD_LINK, entry, link=first)
             return
-        if entry.file_key and len(self._first_names) < LINKED_FILES_MAX:
+        if entry.file_key and self._first_names_bytes < LINKED_NAMES_MAX_BYTES:
             self._first_names[entry.file_key] = name
+            self._first_names_bytes += len(entry.file_key) + len(name)
         kind = _KINDS[stat.S_IFMT(entry.mode)]
         if kind is EntryKind.DIRECTORY and not name.endswith(b"/"):
             name += b"/"

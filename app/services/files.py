@@ -18,22 +18,25 @@ from app.core.errors import (
     PermissionDenied,
     ResourceExhausted,
 )
+from app.core.units import MIB
 from app.domain.container import Container, ContainerState
 from app.guest.protocol import ChangeKind, Op, TreeView
 from app.guest.tree_records import NAME_MAX_BYTES, TreeData, TreeEntry
 from app.guest.trees import TreeCall, TreeRequest, tree_call
 from app.oci.store import ImageStore
 from app.services.container_owner import owner_of
+from app.services.events import EventService
 from app.services.file_tar import TreeTar, upload_records
 from app.services.guest_spec import layer_serials
 from app.services.layer_view import Change, changes_of, layer_name
 from app.services.life import Life
-from app.services.registry import ContainerRegistry
+from app.services.registry import ContainerRegistry, Happening
 from app.services.run import Run
 from app.services.service_vm import Reach, ServiceVms
 from app.services.supervisor import Supervisor
 
 CHANGES_MAX = 500_000
+CHANGES_MAX_BYTES = 64 * MIB  # of their names
 END_TIMEOUT_S = 15.0
 
 
@@ -87,11 +90,13 @@ class FileService:
         images: ImageStore,
         supervisor: Supervisor,
         service_vms: ServiceVms,
+        events: EventService,
     ) -> None:
         self._registry = registry
         self._images = images
         self._supervisor = supervisor
         self._service_vms = service_vms
+        self._events = events
 
     async def run(self) -> None:
         """Own the service VMs until cancelled."""
@@ -205,6 +210,7 @@ class FileService:
             return prefix + b"/" + entry.name
 
         async with self._call(container, request, path) as call:
+            self._events.tell(Happening("archive-path").event(container))
             yield seen, _tar(call, TreeTar(rename))
 
     async def write(
@@ -247,6 +253,7 @@ class FileService:
                             record = replace(record, uid=owner[0], gid=owner[1])
                         await call.write(record)
             await call.finish()
+        self._events.tell(Happening("extract-to-dir").event(container))
 
     async def _text(self, container: Container, path: str) -> str:
         """A small file's content; empty if it is not there."""
@@ -265,13 +272,15 @@ class FileService:
         container = await self._registry.find(reference)
         request = TreeRequest(Op.LIST_CHANGES, container.id, 0, view=TreeView.UPPER)
         entries: list[TreeEntry] = []
+        names_bytes = 0
         async with self._call(container, request, "/") as call:
             while (record := await call.next()) is not None:
                 if isinstance(record, TreeData) or record.change is None:
                     raise CorruptData("The guest told no changes")
-                if len(entries) >= CHANGES_MAX:
-                    raise ResourceExhausted(f"More than {CHANGES_MAX:,} files were changed")
-                entries.append(replace(record, xattrs=()))
+                names_bytes += len(record.name)
+                if len(entries) >= CHANGES_MAX or names_bytes > CHANGES_MAX_BYTES:
+                    raise ResourceExhausted("More files were changed than can be listed")
+                entries.append(replace(record, xattrs=(), link=b""))
         return changes_of(entries)
 
     @asynccontextmanager
@@ -284,6 +293,7 @@ class FileService:
             return None if entry.name == b"." else entry.name
 
         async with self._call(container, request, "/") as call:
+            self._events.tell(Happening("export").event(container))
             yield _tar(call, TreeTar(rename))
 
     @asynccontextmanager

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from app.domain.container import ContainerState
 from app.services.bundle import Services
 from tests.integration.docker_lab import DockerClient, needs_docker_cli
 from tests.integration.test_docker_copy import archive
+from tests.integration.test_docker_events import past_events
 
 pytestmark = needs_docker_cli
 
@@ -96,3 +98,15 @@ async def test_processes_go_on_after_a_commit(docker: DockerClient, services: Se
         pass
     process.kill()
     await process.wait()
+
+
+async def test_what_is_done_with_files_is_told(docker: DockerClient, tmp_path: Path) -> None:
+    await docker.ok("create", "--network", "none", "--name", "box", "busybox", "true")
+    await docker.ok("cp", "-", "box:/tmp", stdin=archive({"f": b"x"}))
+    await docker.ok("export", "--output", str(tmp_path / "out"), "box")
+    await docker.ok("commit", "--message", "why", "box", "made:one")
+    told = await past_events(docker, container=["box"])
+    assert [event["Action"] for event in told] == ["create", "extract-to-dir", "export", "commit"]
+    made = told[-1]["Actor"]["Attributes"]
+    assert (made["comment"], made["imageRef"]) == ("why", "made:one")
+    assert made["imageID"] == (await inspect(docker, "made:one"))["Id"]
