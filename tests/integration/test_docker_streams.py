@@ -144,12 +144,13 @@ async def test_input_of_a_container_started_without_attach(docker: DockerClient)
     assert await docker.ok("inspect", "--format", "{{.State.Running}}", "reader") == "true\n"
 
 
+@pytest.mark.timeout(90)
 async def test_a_slow_reader_holds_the_container_back_and_loses_nothing(
     docker: DockerClient, services: Services
 ) -> None:
     process = await docker.start("run", "--name", "fl", "busybox", "flood", "400000")
     assert process.stdout is not None
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(80):
         assert await process.stdout.readline() == b"1\n"
         await asyncio.sleep(0.5)  # the pipe, the socket and the guest's window are full by now
         container = await services.containers.get("fl")

@@ -140,9 +140,11 @@ def test_guest_without_a_host_uses_no_cpu(vm: AgentVm) -> None:
 
 
 def test_idle_guest_hardly_wakes(vm: AgentVm) -> None:
-    counts = vm.shell("for n in 1 2; do grep LOC: /proc/interrupts; sleep 10; done")
-    first, second = (int(line.split()[1]) for line in counts.splitlines())
-    assert second - first < 50, f"{second - first} interrupts of the timer in 10 s"
+    """The quietest of four spells counts: a busy host makes timers late, and then more of them."""
+    counts = vm.shell("for n in 1 2 3 4 5; do grep LOC: /proc/interrupts; sleep 4; done")
+    seen = [int(line.split()[1]) for line in counts.splitlines()]
+    in_a_spell = min(after - before for before, after in itertools.pairwise(seen))
+    assert in_a_spell < 20, f"{in_a_spell} interrupts of the timer in 4 s"
 
 
 def test_processes_are_listed_until_their_end_is_known(vm: AgentVm) -> None:
