@@ -19,10 +19,11 @@ from fastapi import FastAPI
 from app import __version__
 from app.api.app import MOUNT_PATH, create_api
 from app.api.metrics import router as metrics_router
+from app.assembly import Machine
 from app.core.errors import Conflict, InvalidArgument
 from app.docker_api.app import create_docker_app
 from app.docker_api.server import COMMON_SOCKET, DockerListening, DockerSockets, serve_docker
-from app.engine import Machine, run_engine
+from app.engine import run_engine
 from app.guest.frames import FrameParser
 from app.guest.handshake import resync
 from app.guest.image import GuestImage, build_guest

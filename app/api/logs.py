@@ -1,7 +1,6 @@
 """/api/v1/containers/{reference}/logs: history, and following as a stream."""
 
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
@@ -14,14 +13,8 @@ from app.api.lines import NDJSON, ndjson
 from app.api.problems import responses
 from app.api.schemas import LARGEST_NUMBER
 from app.domain.log import LogLine, LogStream
-from app.logs.follow import LogBatch, LogEnd, LogGap
-from app.services.bundle import Services
 
 router = APIRouter(prefix="/containers", tags=["logs"])
-
-PAGE_LINES = 1000
-
-Render = Callable[[LogLine], bytes]
 
 
 class LogLineView(BaseModel):
@@ -102,10 +95,11 @@ async def read_logs(
         last_seq = await services.logs.last_seq(container.id)
         after_seq = max(after_seq, last_seq - tail)
     render = _render_text if format == "text" else _render_json
-    lines = _follow if follow and container.is_live else _history
+    read = services.logs.follow_whole if follow and container.is_live else services.logs.pages
+    pages = read(container.id, after_seq=after_seq)
     media_type = "text/plain; charset=utf-8" if format == "text" else NDJSON
     return StreamingResponse(
-        lines(services, container.id, after_seq, render), media_type=media_type
+        (b"".join(map(render, lines)) async for lines in pages), media_type=media_type
     )
 
 
@@ -115,43 +109,3 @@ def _render_json(line: LogLine) -> bytes:
 
 def _render_text(line: LogLine) -> bytes:
     return line.data if line.partial else line.data + b"\n"
-
-
-async def _history(
-    services: Services, container_id: str, after_seq: int, render: Render
-) -> AsyncIterator[bytes]:
-    while True:
-        lines = await services.logs.read(container_id, from_seq=after_seq + 1, limit=PAGE_LINES)
-        if not lines:
-            return
-        yield b"".join(map(render, lines))
-        after_seq = lines[-1].seq
-
-
-async def _follow(
-    services: Services, container_id: str, after_seq: int, render: Render
-) -> AsyncIterator[bytes]:
-    """A reader over HTTP is not skipped: what the live queue drops is read from the store."""
-    async with services.logs.follow(container_id, after_seq=after_seq, until_end=True) as follower:
-        yield b""  # headers go out before the first line comes
-        while True:
-            match await follower.next():
-                case LogBatch(lines=lines):
-                    yield b"".join(map(render, lines))
-                case LogGap(from_seq=from_seq, to_seq=to_seq):
-                    async for piece in _missed(services, container_id, from_seq, to_seq, render):
-                        yield piece
-                case LogEnd():
-                    return
-
-
-async def _missed(
-    services: Services, container_id: str, from_seq: int, to_seq: int, render: Render
-) -> AsyncIterator[bytes]:
-    while from_seq <= to_seq:
-        limit = min(PAGE_LINES, to_seq - from_seq + 1)
-        lines = await services.logs.read(container_id, from_seq=from_seq, limit=limit)
-        if not lines:
-            return
-        yield b"".join(map(render, lines))
-        from_seq = lines[-1].seq + 1

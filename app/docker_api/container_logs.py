@@ -1,6 +1,7 @@
 """GET /containers/{id}/logs: history and following, as frames or raw."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,16 +17,11 @@ from app.docker_api.versions import ApiVersion, AskedVersion
 from app.domain.container import Container
 from app.domain.container_options import NO_LOG_DRIVER
 from app.domain.log import LogLine, LogStream
-from app.logs.follow import LogBatch, LogEnd, LogGap
 from app.services.bundle import Services
 
 router = APIRouter(prefix="/containers")
 
-PAGE_LINES = 1000
 MULTIPLEXED_SINCE = ApiVersion(1, 42)
-
-
-Render = Callable[[LogLine], bytes]
 
 
 @dataclass(frozen=True)
@@ -93,10 +89,10 @@ async def read_logs(
         is_framed=is_framed,
     )
     after_seq = await _after_seq(services, container, tail)
-    lines = _follow if follow and container.is_live else _history
+    read = services.logs.follow_whole if follow and container.is_live else services.logs.pages
     is_marked = is_framed and version >= MULTIPLEXED_SINCE
     return StreamingResponse(
-        lines(services, container.id, after_seq, wanted),
+        _render(read(container.id, after_seq=after_seq), wanted),
         headers={"Content-Type": MULTIPLEXED_STREAM if is_marked else RAW_STREAM},
     )
 
@@ -113,46 +109,12 @@ def _bound_ns(name: str, text: str) -> int | None:
     return None if text == "0" else parse_time_ns(name, text)
 
 
-async def _history(
-    services: Services, container_id: str, after_seq: int, wanted: Wanted
+async def _render(
+    pages: AsyncGenerator[Sequence[LogLine], None], wanted: Wanted
 ) -> AsyncIterator[bytes]:
-    yield b""
-    while True:
-        lines = await services.logs.read(container_id, from_seq=after_seq + 1, limit=PAGE_LINES)
-        if not lines:
-            return
-        yield wanted.render(lines)
-        if wanted.is_over(lines):
-            return
-        after_seq = lines[-1].seq
-
-
-async def _follow(
-    services: Services, container_id: str, after_seq: int, wanted: Wanted
-) -> AsyncIterator[bytes]:
-    """A client is not skipped: what the live queue drops is read from the store."""
-    async with services.logs.follow(container_id, after_seq=after_seq, until_end=True) as follower:
-        yield b""  # headers go out before the first line comes
-        while True:
-            match await follower.next():
-                case LogBatch(lines=lines):
-                    yield wanted.render(lines)
-                    if wanted.is_over(lines):
-                        return
-                case LogGap(from_seq=from_seq, to_seq=to_seq):
-                    async for piece in _missed(services, container_id, from_seq, to_seq, wanted):
-                        yield piece
-                case LogEnd():
-                    return
-
-
-async def _missed(
-    services: Services, container_id: str, from_seq: int, to_seq: int, wanted: Wanted
-) -> AsyncIterator[bytes]:
-    while from_seq <= to_seq:
-        limit = min(PAGE_LINES, to_seq - from_seq + 1)
-        lines = await services.logs.read(container_id, from_seq=from_seq, limit=limit)
-        if not lines:
-            return
-        yield wanted.render(lines)
-        from_seq = lines[-1].seq + 1
+    yield b""  # headers go out before the first line comes
+    async with aclosing(pages):
+        async for lines in pages:
+            yield wanted.render(lines)
+            if wanted.is_over(lines):
+                return

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
-from app.core.errors import AlreadyInState, Conflict, InvalidArgument, InvalidFields, NotFound
+from app.core.errors import AlreadyInState, Conflict, InvalidArgument, NotFound
 from app.core.ids import new_container_id
 from app.domain import container as rules
 from app.domain.container import LIVE_STATES, Container, ContainerState
@@ -21,7 +21,7 @@ from app.oci.store import ImageStore
 from app.services.admission import Admission
 from app.services.console import ConsoleArchive, read_console
 from app.services.exits import WaitCondition, is_met
-from app.services.guest_spec import seccomp_program
+from app.services.guest_spec import check_security
 from app.services.registry import ContainerRegistry, Happening
 from app.services.supervisor import Supervisor
 from app.storage.scratch import ScratchDisks
@@ -113,7 +113,7 @@ class ContainerService:
             Conflict: The name is taken.
         """
         check_config(config)
-        _check_security(config)
+        check_security(config)
         chosen = check_name(name) if name else None
         # The lease keeps the image until the record refers to it.
         async with self._images.lease(config.image) as image:
@@ -398,15 +398,3 @@ class ContainerService:
             await self._registry.delete(container, Happening("destroy", initiator))
         finally:
             self._removals.discard(container.id)
-
-
-def _check_security(config: ContainerConfig) -> None:
-    """Refuse names of capabilities and profiles that a start could not use.
-
-    Raises:
-        InvalidFields: One of them is faulty.
-    """
-    try:
-        seccomp_program(config)
-    except InvalidArgument as error:
-        raise InvalidFields({error.field or "seccomp": error.message}) from error

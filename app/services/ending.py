@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 
 from app.core.errors import GuestFailed, SlipwayError
+from app.domain.container import Container, ContainerState
 from app.domain.vm import VmEndReason
+from app.guest.agent import INIT_PROCESS_ID
+from app.guest.hello import HelloInfo
+from app.guest.protocol import ProcessState
 from app.hypervisor.port import VmExit
 from app.services.run import Run
 
@@ -23,6 +27,28 @@ class Ending:
     oom_killed: bool = False
     error: str = ""
     at_ns: int | None = None
+
+
+def ending_of_adopted(container: Container, vm_id: str, hello: HelloInfo) -> Ending | None:
+    """What to record of a live container whose VM an earlier engine left; None if it goes on."""
+    if container.state is ContainerState.STOPPING and container.finished_at_ns is not None:
+        return Ending(container.exit_code, container.oom_killed, container.error)
+    process = next(
+        (
+            info
+            for info in hello.processes
+            if info.process_id == INIT_PROCESS_ID and info.container_id == container.id
+        ),
+        None,
+    )
+    # A start that waited for the VM of the run before knows none yet: this is that one.
+    is_of_run_before = container.vm_id != vm_id
+    if process is None or process.state is ProcessState.CREATED or is_of_run_before:
+        return Ending(
+            EXIT_CODE_START_FAILED,
+            error="The engine ended while the container was starting; start it again.",
+        )
+    return None
 
 
 def ending_of_vanished(run: Run, vm_exit: VmExit) -> Ending | SlipwayError:

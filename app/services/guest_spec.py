@@ -6,6 +6,7 @@ use later.
 
 import math
 
+from app.core.errors import InvalidArgument, InvalidFields
 from app.domain.container_config import ContainerConfig, ProcessPlan
 from app.domain.container_options import DEFAULT_CPU_PERIOD_US, UNLIMITED
 from app.domain.sizing import VmSize
@@ -88,6 +89,18 @@ def seccomp_program(config: ContainerConfig) -> bytes:
     return compile_profile(parse_profile(config.seccomp.encode()), capabilities(config))
 
 
+def check_security(config: ContainerConfig) -> None:
+    """Refuse names of capabilities and profiles that a start could not use.
+
+    Raises:
+        InvalidFields: One of them is faulty.
+    """
+    try:
+        seccomp_program(config)
+    except InvalidArgument as error:
+        raise InvalidFields({error.field or "seccomp": error.message}) from error
+
+
 def layer_serials(count: int) -> tuple[str, ...]:
     """Serials of an image's disks in every VM, lowest layer first."""
     return tuple(f"layer-{position}" for position in range(count))
@@ -145,20 +158,26 @@ def describe_container(
         devices=tuple(
             GuestDevice(each.source, each.target, each.permissions) for each in config.devices
         ),
-        process=ProcessSpec(
-            args=plan.args,
-            env=plan.env,
-            cwd=plan.working_dir,
-            user=plan.user,
-            groups=config.groups,
-            tty=config.tty,
-            stdin_stream=stdin_stream if config.stdin_open else 0,
-            output_stream=output_stream,
-            capabilities=capability_mask(capabilities(config)),
-            no_new_privileges=config.no_new_privileges,
-            rlimits=rlimits_of(config),
-            oom_score_adj=config.oom_score_adj,
-        ),
+        process=_process_of(config, plan, output_stream=output_stream, stdin_stream=stdin_stream),
+    )
+
+
+def _process_of(
+    config: ContainerConfig, plan: ProcessPlan, *, output_stream: int, stdin_stream: int
+) -> ProcessSpec:
+    return ProcessSpec(
+        args=plan.args,
+        env=plan.env,
+        cwd=plan.working_dir,
+        user=plan.user,
+        groups=config.groups,
+        tty=config.tty,
+        stdin_stream=stdin_stream if config.stdin_open else 0,
+        output_stream=output_stream,
+        capabilities=capability_mask(capabilities(config)),
+        no_new_privileges=config.no_new_privileges,
+        rlimits=rlimits_of(config),
+        oom_score_adj=config.oom_score_adj,
     )
 
 

@@ -5,43 +5,36 @@ template, a boot. A VM that fails before it has answered for the container is en
 goes on with the next path. The scratch disk belongs to the container and stays for its next start.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from app.core.errors import (
-    CorruptData,
     DeadlineExceeded,
     ResourceExhausted,
-    SlipwayError,
 )
-from app.core.ids import new_vm_id
 from app.domain.container import Container
 from app.domain.container_config import ProcessPlan, plan_process
 from app.domain.image import Image
 from app.domain.sizing import VmSize
 from app.domain.vm import StartPath, VmEndReason
 from app.guest.agent_types import ContainerSpec
-from app.guest.image import GuestImage
-from app.hypervisor.port import DiskSpec, Hypervisor, Vm, VmSpec
+from app.hypervisor.port import DiskSpec, Vm
 from app.oci.store import ImageStore
 from app.services.admission import Admission
+from app.services.container_vms import ContainerVms
 from app.services.demand import Demand
-from app.services.guest_spec import SCRATCH_SERIAL, describe_container, layer_serials
+from app.services.guest_spec import describe_container
 from app.services.pool import WarmPool
 from app.services.run import OUTPUT_STREAM_ID, STDIN_STREAM_ID, Run
 from app.services.start_sequence import StartSequence
 from app.services.templates import TemplateShelf
 from app.services.warm_vm import WarmVm
-from app.storage.scratch import ScratchDisks
 
 logger = logging.getLogger(__name__)
 
 CONTAINER_LABEL = "container"
-# At a time, for each CPU: a QEMU that gets none misses the deadlines of its start.
-VMS_COMING_UP_PER_CPU = 2
 
 
 @dataclass(frozen=True)
@@ -98,28 +91,20 @@ class Launcher:
     def __init__(
         self,
         *,
-        hypervisor: Hypervisor,
-        guest: GuestImage,
+        vms: ContainerVms,
         images: ImageStore,
-        scratch: ScratchDisks,
         admission: Admission,
         templates: TemplateShelf,
         pool: WarmPool,
         demand: Demand,
-        host_cpus: int,
-        scratch_size_bytes: int,
         spill_bytes: int,
     ) -> None:
-        self._hypervisor = hypervisor
-        self._guest = guest
+        self._vms = vms
         self._images = images
-        self._scratch = scratch
         self._admission = admission
         self._templates = templates
         self._pool = pool
         self._demand = demand
-        self._coming_up = asyncio.Semaphore(VMS_COMING_UP_PER_CPU * host_cpus)
-        self._scratch_size_bytes = scratch_size_bytes
         self._spill_bytes = spill_bytes
 
     async def power_on(self, container: Container, *, after: PoweredOn | None = None) -> PoweredOn:
@@ -165,57 +150,25 @@ class Launcher:
                     raise
 
     async def _power_on(self, blueprint: Blueprint, after: PoweredOn | None) -> PoweredOn:
-        disks = await self._disks(blueprint)
+        disks = await self._vms.disks(blueprint.container.id, blueprint.image)
         size = blueprint.size
         if after is None:
             warm = self._pool.claim(size.vcpus, size.memory_bytes)
             if warm is not None:
                 return PoweredOn(blueprint, warm.vm, StartPath.POOL, disks, warm, time.monotonic())
-        spec = VmSpec(
-            id=new_vm_id(),
+        spec = self._vms.spec(
             vcpus=size.vcpus,
             memory_bytes=size.memory_bytes,
-            kernel=self._guest.kernel,
-            initrd=self._guest.initrd,
-            cmdline=self._guest.cmdline,
             disks=disks,
             labels={CONTAINER_LABEL: blueprint.container.id},
         )
-        async with self._coming_up:
-            if after is None or after.path is StartPath.POOL:
-                clone = await self._clone(spec)
-                if clone is not None:
-                    return PoweredOn(blueprint, clone, StartPath.CLONE)
-            vm = await self._hypervisor.create(spec)
-        boots = 1 + (after.boots if after is not None else 0)
-        return PoweredOn(blueprint, vm, StartPath.BOOT, boots=boots)
-
-    async def _disks(self, blueprint: Blueprint) -> tuple[DiskSpec, ...]:
-        """The image's, and the container's own, made if this is its first start."""
-        container_id = blueprint.container.id
-        layers = await self._images.layer_disks(blueprint.image)
-        scratch = await self._scratch.ensure(container_id, self._scratch_size_bytes)
-        return (
-            *(
-                DiskSpec(serial, path, read_only=True)
-                for serial, path in zip(layer_serials(len(layers)), layers, strict=True)
-            ),
-            DiskSpec(SCRATCH_SERIAL, scratch, read_only=False),
+        may_clone = after is None or after.path is StartPath.POOL
+        vm, is_clone = await self._vms.make(spec, may_clone=may_clone)
+        if is_clone:
+            return PoweredOn(blueprint, vm, StartPath.CLONE)
+        return PoweredOn(
+            blueprint, vm, StartPath.BOOT, boots=1 + (after.boots if after is not None else 0)
         )
-
-    async def _clone(self, spec: VmSpec) -> Vm | None:
-        """A clone; None if there is no template for it, or cloning failed: then a boot helps."""
-        template = self._templates.take(spec.vcpus)
-        if template is None:
-            return None
-        try:
-            return await self._hypervisor.clone(template, spec)
-        except CorruptData as error:
-            await self._templates.drop(template, error)
-            logger.warning("VM %s boots, its template is of no use: %s", spec.id, error.message)
-        except SlipwayError as error:
-            logger.warning("VM %s boots, it could not be cloned: %s", spec.id, error.message)
-        return None
 
     async def start(
         self,

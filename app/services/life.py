@@ -9,15 +9,15 @@ from app.domain.container import Container, ContainerState
 from app.domain.container_options import NO_LOG_DRIVER
 from app.domain.restart import next_delay_s
 from app.domain.vm import VmEndReason
-from app.guest.agent import INIT_PROCESS_ID
 from app.guest.hello import HelloInfo
-from app.guest.protocol import Direction, ProcessState
+from app.guest.protocol import Direction
 from app.hypervisor.port import Vm
 from app.services.attachments import OutputTap
 from app.services.ending import (
     EXIT_CODE_KILLED,
     EXIT_CODE_START_FAILED,
     Ending,
+    ending_of_adopted,
     ending_of_vanished,
     exit_code_of,
 )
@@ -308,25 +308,9 @@ class Life:
         if not container.is_live:
             await run.power_off()
             return container
-        process = next(
-            (
-                info
-                for info in hello.processes
-                if info.process_id == INIT_PROCESS_ID and info.container_id == container.id
-            ),
-            None,
-        )
-        if container.state is ContainerState.STOPPING and container.finished_at_ns is not None:
+        if (ending := ending_of_adopted(container, run.vm.spec.id, hello)) is not None:
             await run.power_off()
-            return Ending(container.exit_code, container.oom_killed, container.error)
-        # A start that waited for the VM of the run before knows none yet: this is that one.
-        is_of_run_before = container.vm_id != run.vm.spec.id
-        if process is None or process.state is ProcessState.CREATED or is_of_run_before:
-            await run.power_off()
-            return Ending(
-                EXIT_CODE_START_FAILED,
-                error="The engine ended while the container was starting; start it again.",
-            )
+            return ending
         run.is_started = True
         await self._open_streams(run, container, pump, group, hello=hello)
         if container.state is ContainerState.STARTING:

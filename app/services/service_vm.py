@@ -15,29 +15,25 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from app.core.errors import CorruptData, SlipwayError, Unavailable
-from app.core.ids import new_vm_id
+from app.core.errors import SlipwayError, Unavailable
 from app.domain.container import Container
 from app.domain.sizing import BASE_MEMORY_BYTES
 from app.domain.vm import VmEndReason
 from app.guest.agent import Agent
 from app.guest.agent_types import ContainerSpec, ProcessSpec
 from app.guest.channel import GuestChannel
-from app.guest.image import GuestImage
-from app.hypervisor.port import DiskSpec, Hypervisor, Vm, VmSpec
+from app.hypervisor.port import Vm
 from app.oci.store import ImageStore
+from app.services.container_vms import ContainerVms
 from app.services.guest_spec import SCRATCH_SERIAL, layer_serials
-from app.services.templates import TemplateShelf
-from app.storage.scratch import ScratchDisks
+from app.services.warm_vm import ENTROPY_BYTES
 
 IDLE_S = 5.0
 IDLE_CHECK_S = 0.5
 CREATE_TIMEOUT_S = 60.0
 DELETE_TIMEOUT_S = 30.0
 STOP_GRACE_S = 2.0
-ENTROPY_BYTES = 64
-VMS_AT_A_TIME = 2
-_SERVICE_LABEL = "service"
+SERVICE_LABEL = "service"
 _OUTPUT_STREAM_ID = 1
 _FIRST_STREAM_ID = 16
 
@@ -76,25 +72,16 @@ class ServiceVms:
     def __init__(
         self,
         *,
-        hypervisor: Hypervisor,
-        guest: GuestImage,
+        vms: ContainerVms,
         images: ImageStore,
-        scratch: ScratchDisks,
-        templates: TemplateShelf,
         vcpus: int,
-        scratch_size_bytes: int,
         boot_timeout_s: float,
     ) -> None:
-        self._hypervisor = hypervisor
-        self._guest = guest
+        self._vms = vms
         self._images = images
-        self._scratch = scratch
-        self._templates = templates
         self._vcpus = vcpus
-        self._scratch_size_bytes = scratch_size_bytes
         self._boot_timeout_s = boot_timeout_s
         self._services: dict[str, _Service] = {}
-        self._coming_up = asyncio.Semaphore(VMS_AT_A_TIME)
         self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -166,41 +153,18 @@ class ServiceVms:
     @asynccontextmanager
     async def _vm(self, container: Container) -> AsyncIterator[Vm]:
         image = self._images.get(container.image_id)
-        layers = await self._images.layer_disks(image)
-        scratch = await self._scratch.ensure(container.id, self._scratch_size_bytes)
-        disks = [
-            DiskSpec(serial=serial, path=path, read_only=True)
-            for serial, path in zip(layer_serials(len(layers)), layers, strict=True)
-        ]
-        spec = VmSpec(
-            id=new_vm_id(),
+        spec = self._vms.spec(
             vcpus=self._vcpus,
             memory_bytes=BASE_MEMORY_BYTES,
-            kernel=self._guest.kernel,
-            initrd=self._guest.initrd,
-            cmdline=self._guest.cmdline,
-            disks=(*disks, DiskSpec(serial=SCRATCH_SERIAL, path=scratch, read_only=False)),
-            labels={_SERVICE_LABEL: container.id},
+            disks=await self._vms.disks(container.id, image),
+            labels={SERVICE_LABEL: container.id},
         )
-        async with self._coming_up:
-            vm = await self._clone(spec) or await self._hypervisor.create(spec)
+        vm, _ = await self._vms.make(spec)
         try:
             yield vm
         finally:
             await vm.stop(VmEndReason.STOPPED, grace_s=STOP_GRACE_S)
             await vm.discard()
-
-    async def _clone(self, spec: VmSpec) -> Vm | None:
-        template = self._templates.take(spec.vcpus)
-        if template is None:
-            return None
-        try:
-            return await self._hypervisor.clone(template, spec)
-        except CorruptData as error:
-            await self._templates.drop(template, error)
-        except SlipwayError as error:
-            logger.warning("VM %s boots, it could not be cloned: %s", spec.id, error.message)
-        return None
 
     async def _answer(self, service: _Service, vm: Vm) -> None:
         """Make the container's root in the VM and serve until nobody needs it."""

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from app.core.errors import GuestFailed, SlipwayError
+from app.core.tasks import first_error
 from app.domain.sizing import BASE_MEMORY_BYTES
 from app.domain.vm import StartPath
 from app.guest.agent_types import ContainerSpec
@@ -73,7 +74,7 @@ class StartSequence:
                 needed += [group.create_task(work) for work in self._preparations()]
                 group.create_task(self._start(needed, created))
         except* SlipwayError as group_of_errors:
-            failure = _first(group_of_errors)
+            failure = first_error(group_of_errors)
         if failure is not None:
             raise failure
 
@@ -111,10 +112,3 @@ class StartSequence:
         if ready_at_s > self._created_at_s:
             self._run.note_stage("memory", ready_at_s - self._created_at_s)
         self._run.note_stage("exec", started_at_s - max(ready_at_s, self._created_at_s))
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

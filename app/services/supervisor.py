@@ -3,23 +3,16 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import replace
 
 from app.core.errors import Conflict, GuestFailed, NotFound, SlipwayError, Unavailable
-from app.domain import container as rules
 from app.domain.container import Container, ContainerState
-from app.domain.restart import should_restart, should_start_with_engine
 from app.domain.vm import VmEndReason, VmRecord
 from app.hypervisor.port import Vm
-from app.services.ending import EXIT_CODE_KILLED
-from app.services.launch import CONTAINER_LABEL
+from app.services.leftovers import Leftovers, end_stray, end_without_vm
 from app.services.life import Life
 from app.services.parts import EngineParts
-from app.services.registry import Happening
 from app.services.run import Run
 from app.services.stats import Reading
-from app.services.templates import TEMPLATE_LABEL
-from app.services.warm_vm import POOL_LABEL
 
 SIGNAL_TIMEOUT_S = 3.0
 KILL_TIMEOUT_S = 10.0
@@ -30,12 +23,7 @@ SIGTERM = 15
 RESUMED_STOP_GRACE_S = 10.0
 DEFECT_DELAY_S = 1.0
 
-# Of VMs that were made for no container, or not yet; they end with their engine, however that ends.
-ENGINES_OWN_LABELS = {POOL_LABEL, TEMPLATE_LABEL}
-
 logger = logging.getLogger(__name__)
-
-GONE = "The VM was gone when the engine came back"
 
 
 class Supervisor:
@@ -59,7 +47,13 @@ class Supervisor:
         """Find what runs, set `ready`, and own all lives until cancelled; VMs then go on."""
         async with asyncio.TaskGroup() as group:
             self._group = group
-            await self._reconcile()
+            leftovers = Leftovers(
+                self._parts,
+                begin=lambda container, vm: self._begin(container, adopted=vm),
+                finish_stop=self._go_on_stopping,
+                remove_ended=self._remove_ended,
+            )
+            await leftovers.settle()
             ready.set()
             await self._closing.wait()
 
@@ -229,6 +223,11 @@ class Supervisor:
 
     # --- lives -------------------------------------------------------------------------------
 
+    def _go_on_stopping(self, container: Container) -> None:
+        """A stop was cut short by the engine's end."""
+        logger.info("Container %s was being stopped: going on with it", container.name)
+        self.spawn(self.stop(container, signal_number=SIGTERM, grace_s=RESUMED_STOP_GRACE_S))
+
     def _begin(
         self, container: Container, *, adopted: Vm | None, after: Life | None = None
     ) -> Life:
@@ -258,7 +257,7 @@ class Supervisor:
                 adopted = life.vm
                 if life.finished.is_set() or found is None or not _goes_on(found, adopted):
                     if adopted is not None:
-                        await self._end_stray(adopted)
+                        await end_stray(adopted)
                     break
                 container = found
         finally:
@@ -292,101 +291,14 @@ class Supervisor:
             except SlipwayError as error:
                 logger.warning("Container %s: %s", container.name, error.message)
 
-    # --- after a crash -----------------------------------------------------------------------
-
-    async def _reconcile(self) -> None:
-        """Bring records and VMs together: adopt, repair, restart, remove leftovers."""
-        containers = {container.id: container for container in await self._parts.registry.list()}
-        strays: list[Vm] = []
-        for vm in await self._parts.hypervisor.adopt():
-            container = containers.get(vm.spec.labels.get(CONTAINER_LABEL, ""))
-            if container is None or container.id in self._lives or not _may_have_vm(container):
-                if not vm.spec.labels.keys() & ENGINES_OWN_LABELS:
-                    logger.warning("VM %s belongs to nobody: ended", vm.spec.id)
-                strays.append(vm)
-            else:
-                self._begin(await self._claim_policy_start(container), adopted=vm)
-                if container.state is ContainerState.STOPPING:
-                    self.spawn(self._finish_stop(container))
-        await asyncio.gather(*map(self._end_stray, strays))
-        for container in containers.values():
-            if container.id not in self._lives:
-                try:
-                    await self._repair(container)
-                except SlipwayError as error:  # the others' records matter as much
-                    logger.warning("Container %s not repaired: %s", container.name, error.message)
-
-    async def _finish_stop(self, container: Container) -> None:
-        """A stop was cut short by the engine's end: go on with it."""
-        logger.info("Container %s was being stopped: going on with it", container.name)
-        await self.stop(container, signal_number=SIGTERM, grace_s=RESUMED_STOP_GRACE_S)
-
-    async def _end_stray(self, vm: Vm) -> None:
-        try:
-            await vm.stop(VmEndReason.STOPPED, grace_s=VM_STOP_GRACE_S)
-            await vm.discard()
-        except SlipwayError as error:  # the next start tries again
-            logger.warning("VM %s: %s", vm.spec.id, error.message)
-
-    async def _repair(self, container: Container) -> None:
-        """A container without a VM: what should have one is ended, what should run is started."""
-        registry = self._parts.registry
-        if container.state is ContainerState.REMOVING:
-            await self._remove_ended(container.id)
-            return
-        if container.is_live:
-            container = await registry.update(
-                container.id, _end_without_vm, Happening("die", attributes={"error": GONE})
-            )
-        else:
-            container = await self._claim_policy_start(container)
-        if container.state is ContainerState.RESTARTING:
-            self._begin(container, adopted=None)
-        elif container.state is ContainerState.EXITED and container.config.auto_remove:
-            await self._remove_ended(container.id)
-
-    async def _claim_policy_start(self, container: Container) -> Container:
-        """An ended container that its policy starts with the engine is to be restarted."""
-        if container.state is ContainerState.EXITED and should_start_with_engine(
-            container.config.restart_policy, stopped_by_user=container.stopped_by_user
-        ):
-            return await self._parts.registry.update(
-                container.id, lambda before: replace(before, state=ContainerState.RESTARTING)
-            )
-        return container
-
-
-def _may_have_vm(container: Container) -> bool:
-    """Whether a VM of it is no stray: it lives, or its end was recorded before the VM was gone."""
-    ended_states = {ContainerState.EXITED, ContainerState.RESTARTING}
-    return container.is_live or container.state in ended_states
-
 
 def _goes_on(container: Container, vm: Vm | None) -> bool:
     """Whether there is something to take up again after a defect."""
     return container.state is ContainerState.RESTARTING or (container.is_live and vm is not None)
 
 
-def _end_without_vm(before: Container) -> Container:
-    exit_recorded = before.state is ContainerState.STOPPING and before.finished_at_ns is not None
-    exit_code = before.exit_code if exit_recorded else EXIT_CODE_KILLED
-    return rules.ended(
-        before,
-        exit_code=exit_code,
-        at_ns=before.finished_at_ns or before.started_at_ns or before.created_at_ns,
-        oom_killed=before.oom_killed,
-        error="" if exit_recorded else GONE,
-        restarting=should_restart(
-            before.config.restart_policy,
-            exit_code=exit_code,
-            restart_count=before.restart_count,
-            stopped_by_user=before.stopped_by_user,
-        ),
-    )
-
-
 def _end_without_life(before: Container) -> Container:
-    return _end_without_vm(before) if before.is_live else before
+    return end_without_vm(before) if before.is_live else before
 
 
 async def _settle(outcome: asyncio.Future[None], work: Coroutine[None, None, None]) -> None:

@@ -10,7 +10,8 @@ from typing import Self
 
 from app.domain.container import Container, ContainerState
 from app.domain.container_config import ContainerConfig
-from app.engine import Machine, run_engine
+from app.assembly import Machine
+from app.engine import run_engine
 from app.guest.fake import FakeGuest
 from app.guest.fake_process import Program
 from app.guest.fake_tree import FakeTree

@@ -10,7 +10,8 @@ from app.domain.container import ContainerState
 from app.domain.container_config import ContainerConfig
 from app.hypervisor.fake import FakeHypervisor, FakeVm
 from app.hypervisor.port import VmSpec
-from app.services.supervisor import GONE
+from app.services.leftovers import GONE
+from app.services.service_vm import SERVICE_LABEL
 from app.services.templates import TEMPLATE_LABEL
 from app.services.warm_vm import POOL_LABEL
 from tests.integration.engine_lab import (
@@ -33,7 +34,7 @@ def pooling_lab(lab: EngineLab) -> EngineLab:
 
 @pytest.mark.parametrize(
     ("label", "is_warned_of"),
-    [(POOL_LABEL, False), (TEMPLATE_LABEL, False), ("somebody's", True)],
+    [(POOL_LABEL, False), (SERVICE_LABEL, False), (TEMPLATE_LABEL, False), ("somebody's", True)],
 )
 async def test_vms_of_a_killed_engine_are_ended(
     lab: EngineLab, caplog: pytest.LogCaptureFixture, label: str, is_warned_of: bool

@@ -121,10 +121,15 @@ def qemu_arguments(
         arguments += [argument for slot in SLOTS for argument in slot.arguments()]
     if is_clone:
         arguments += ["-incoming", "defer", "-global", "migration.x-events=on"]
+    return arguments + _disk_arguments(spec, descriptors, are_plugged=not is_clone)
+
+
+def _disk_arguments(spec: VmSpec, descriptors: Descriptors, *, are_plugged: bool) -> list[str]:
+    arguments: list[str] = []
     for number, (disk, fd) in enumerate(zip(spec.disks, descriptors.disks, strict=True)):
         fdset = FIRST_DISK_FDSET + number
         arguments += ["-add-fd", f"fd={fd},set={fdset},opaque={disk.serial}"]
-        if not is_clone:
+        if are_plugged:
             arguments += ["-blockdev", json.dumps(blockdev(disk, fdset))]
             arguments += ["-device", json.dumps(disk_device(disk))]
     return arguments
