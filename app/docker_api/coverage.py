@@ -181,8 +181,8 @@ _SYSTEM = (
         "GET",
         "/events",
         _DIFFERENT,
-        "Of containers and images only. `since` reaches back over the whole journal, for execs and "
-        "attachments over the last 256.",
+        "Of containers and images only, without `attach`, `detach` and `resize`. `since` reaches "
+        "back over the whole journal, for execs over the last 256.",
     ),
     Operation("GET", "/system/df", _DIFFERENT, "There are no volumes and no cache of builds."),
     Operation(

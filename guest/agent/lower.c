@@ -43,14 +43,6 @@ static void mount_layers(struct tree_job *job)
 	free(disks);
 }
 
-static bool is_hidden(const struct strings *layers, size_t i)
-{
-	for (size_t above = i + 1; above < layers->count; above++)
-		if (!strcmp(layers->items[i], layers->items[above]))
-			return true;
-	return false;
-}
-
 /* An empty directory makes two of one: overlayfs wants more than one layer. */
 static void put_together(struct tree_job *job)
 {
@@ -58,7 +50,7 @@ static void put_together(struct tree_job *job)
 	size_t used = (size_t)sprintf(options, "lowerdir=");
 
 	for (size_t i = job->layers.count; i-- > 0 && used < sizeof(options) - 32;)
-		if (!is_hidden(&job->layers, i))
+		if (!layer_is_hidden(&job->layers, i))
 			used += (size_t)sprintf(options + used, "%zu:", i);
 	sprintf(options + used, "e");
 	if (mkdir("e", 0755) || mkdir("r", 0755) || mount("overlay", "r", "overlay", MS_RDONLY, options))

@@ -118,15 +118,6 @@ static void mount_disks(const struct launch *l)
 	free(disks);
 }
 
-/* The same layer twice is a loop for overlayfs, and the higher one hides all of the lower. */
-static bool is_hidden(const struct strings *layers, size_t i)
-{
-	for (size_t above = i + 1; above < layers->count; above++)
-		if (!strcmp(layers->items[i], layers->items[above]))
-			return true;
-	return false;
-}
-
 static void mount_overlay(const struct launch *l)
 {
 	char options[MOUNT_OPTIONS_BYTES];
@@ -141,7 +132,7 @@ static void mount_overlay(const struct launch *l)
 		count = 1;
 	}
 	for (size_t i = count; i-- > 0 && used < sizeof(options) - 8;)
-		if (!is_hidden(&l->create->layers, i))
+		if (!layer_is_hidden(&l->create->layers, i))
 			used += (size_t)sprintf(options + used, "%zu:", i);
 	options[used - 1] = 0;
 	if (mount("overlay", "r", "overlay", 0, options))

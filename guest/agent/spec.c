@@ -316,3 +316,11 @@ bool create_spec_parse(struct fields f, struct arena *a, struct create_spec *s)
 		return wrong(a, "PROCESS_SPEC is missing");
 	return process_spec_parse(field_group(&field), a, &s->process);
 }
+
+bool layer_is_hidden(const struct strings *layers, size_t i)
+{
+	for (size_t above = i + 1; above < layers->count; above++)
+		if (!strcmp(layers->items[i], layers->items[above]))
+			return true;
+	return false;
+}

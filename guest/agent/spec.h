@@ -116,4 +116,8 @@ bool id_parse(struct fields f, uint16_t tag, char to[ID_SIZE]);
 bool strings_parse(struct fields f, struct arena *a, uint16_t tag, struct strings *to);
 bool number_parse(struct fields f, uint16_t tag, uint64_t *value);
 
+/* Whether the same layer comes again above: that one hides all of it, and overlayfs takes the two for a
+ * loop. */
+bool layer_is_hidden(const struct strings *layers, size_t i);
+
 #endif

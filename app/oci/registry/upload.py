@@ -117,24 +117,7 @@ class _Upload:
     async def begin(
         cls, repository: Repository, descriptor: Descriptor, path: Path, on_bytes: OnBytes
     ) -> "_Upload":
-        ask = Ask(
-            "POST",
-            f"/v2/{repository.name}/blobs/uploads/",
-            repository.scopes,
-            body=b"",
-            expected=frozenset({202}),
-        )
-        response, _ = await repository.transport.fetch(ask, MANIFEST_MAX_BYTES)
-        location = response.headers.get("location", "")
-        if not location:
-            raise RegistryFailed("the registry names no place to upload to", is_definite=True)
-        return cls(
-            repository,
-            descriptor,
-            path,
-            on_bytes,
-            str(repository.transport.absolute(str(response.url), location)),
-        )
+        return cls(repository, descriptor, path, on_bytes, await _begin(repository))
 
     async def finish(self) -> None:
         """Send what is missing, and close with the digest."""
@@ -203,12 +186,8 @@ class _Upload:
             await asyncio.to_thread(file.close)
 
 
-async def put_bytes(repository: Repository, descriptor: Descriptor, data: bytes) -> None:
-    """Upload a small blob at hand.
-
-    Raises:
-        RegistryFailed: It was refused.
-    """
+async def _begin(repository: Repository) -> str:
+    """Open an upload; gives the place that takes the bytes."""
     ask = Ask(
         "POST",
         f"/v2/{repository.name}/blobs/uploads/",
@@ -217,8 +196,19 @@ async def put_bytes(repository: Repository, descriptor: Descriptor, data: bytes)
         expected=frozenset({202}),
     )
     response, _ = await repository.transport.fetch(ask, MANIFEST_MAX_BYTES)
-    named = response.headers.get("location", "")
-    location = str(repository.transport.absolute(str(response.url), named))
+    location = response.headers.get("location", "")
+    if not location:
+        raise RegistryFailed("the registry names no place to upload to", is_definite=True)
+    return str(repository.transport.absolute(str(response.url), location))
+
+
+async def put_bytes(repository: Repository, descriptor: Descriptor, data: bytes) -> None:
+    """Upload a small blob at hand.
+
+    Raises:
+        RegistryFailed: It was refused.
+    """
+    location = await _begin(repository)
     location += ("&" if "?" in location else "?") + f"digest={descriptor.digest}"
     ask = Ask(
         "PUT",
