@@ -27,7 +27,7 @@ TCG_CACHE_MIB = 64
 # the start (0.08 s more), and a warmed VM is as slow as a cold one. Only what is used is resident.
 CLONE_TCG_CACHE_MIB = 48
 # Without a memory module it is small and one of many: slower starts for 20 MB less of memory.
-SMALL_CLONE_TCG_CACHE_MIB = 16
+SMALL_CLONE_TCG_CACHE_MIB = 15
 MAX_MEMORY_BYTES = 64 * GIB  # of a clone with what is plugged; the guest sizes tables by it
 
 # pvpanic reports a panic at once where the guest has its driver; panic=-1 makes any other one a
