@@ -1,15 +1,10 @@
+"""Followers of a log: history and live lines without a gap, slow viewers, ends of runs."""
+
 import asyncio
-import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from app.core.errors import Unavailable
-from app.domain.lines import LogCursor, NewLine
-from app.domain.log import LogLine, LogStream
 from app.logs import follow as follow_module
 from app.logs.follow import (
     BATCH_LINES,
@@ -21,40 +16,9 @@ from app.logs.follow import (
     LogHub,
     LogItem,
 )
-from tests.unit.logs.lab import OUT, Lab
+from tests.unit.logs.follow_lab import History, poll
 
 DEADLINE_S = 5
-
-
-def line(seq: int, size_bytes: int = 1) -> LogLine:
-    return LogLine(seq, seq, LogStream.STDOUT, b"x" * size_bytes)
-
-
-@dataclass
-class History:
-    """A store in memory that can lose lines and fail."""
-
-    lines: list[LogLine] = field(default_factory=list)
-    fault: Unavailable | None = None
-    newest: int = 0
-    gate: asyncio.Event | None = None
-
-    def last_seq(self, container_id: str) -> int:
-        return self.newest
-
-    async def read(self, container_id: str, *, from_seq: int, limit: int) -> list[LogLine]:
-        if self.gate is not None:
-            await self.gate.wait()
-        await asyncio.sleep(0)
-        if self.fault is not None:
-            raise self.fault
-        return [found for found in self.lines if found.seq >= from_seq][:limit]
-
-    def store(self, count: int, size_bytes: int = 1) -> list[LogLine]:
-        new = [line(self.newest + number, size_bytes) for number in range(1, count + 1)]
-        self.lines.extend(new)
-        self.newest += count
-        return new
 
 
 @pytest.fixture
@@ -75,17 +39,6 @@ async def take(follower: LogFollower) -> LogItem:
 def seqs(item: LogItem) -> list[int]:
     assert isinstance(item, LogBatch)
     return [found.seq for found in item.lines]
-
-
-async def poll(follower: LogFollower) -> LogItem | None:
-    """What is there for the follower; None if it waits, with nothing else left to run."""
-    task = asyncio.ensure_future(follower.next())
-    for _ in range(20):
-        await asyncio.sleep(0)
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        return await task
-    return None
 
 
 async def is_waiting(follower: LogFollower) -> bool:
@@ -355,86 +308,3 @@ async def test_hub_forgets_followers_that_left(history: History, hub: LogHub) ->
     assert hub._followers == {}
     hub.publish("one", history.store(1))
     hub.end("one")
-
-
-actions = st.lists(
-    st.one_of(
-        st.tuples(st.just("publish"), st.integers(1, 40)),
-        st.tuples(st.just("commit only"), st.integers(1, 5)),
-        st.tuples(st.just("take"), st.integers(1, 5)),
-        st.tuples(st.just("end"), st.just(0)),
-    ),
-    max_size=40,
-)
-
-
-@settings(deadline=None, max_examples=150)
-@given(actions, st.integers(0, 30))
-def test_items_cover_every_line_once_in_order(taken: list[tuple[str, int]], after_seq: int) -> None:
-    asyncio.run(follow_actions(taken, after_seq))
-
-
-async def follow_actions(taken: Sequence[tuple[str, int]], after_seq: int) -> None:
-    history = History()
-    hub = LogHub(history)
-    history.store(20)
-    published = history.newest
-    expected = min(after_seq, 20) + 1
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(follow_module, "QUEUE_LINES", 30)
-        patch.setattr(follow_module, "BATCH_LINES", 7)
-        async with hub.follow("one", after_seq=after_seq) as follower:
-            for action, count in [*taken, ("publish", 1), ("take", 10_000)]:
-                if action == "publish":
-                    hub.publish("one", history.store(count))
-                    published = history.newest
-                elif action == "commit only":
-                    history.store(count)
-                elif action == "end":
-                    hub.end("one")
-                    published = history.newest
-                else:
-                    for _ in range(count):
-                        item = await poll(follower)
-                        if item is None:
-                            assert expected > published
-                            break
-                        expected = check(item, expected)
-    assert expected == history.newest + 1
-
-
-def check(item: LogItem, expected: int) -> int:
-    """Check that an item begins with the expected number; return the one after it."""
-    match item:
-        case LogBatch(lines):
-            assert [found.seq for found in lines] == list(range(expected, expected + len(lines)))
-            assert 0 < len(lines) <= 7
-            return expected + len(lines)
-        case LogGap(from_seq, to_seq):
-            assert from_seq == expected <= to_seq
-            return to_seq + 1
-        case LogEnd():
-            return expected
-
-
-async def test_follower_of_the_real_store(lab: Lab) -> None:
-    hub = LogHub(lab.store)
-    got: list[bytes] = []
-
-    async def pump() -> None:
-        hub.begin("one")
-        for offset in range(1, 301):
-            lines = [NewLine(offset, OUT, b"%d" % offset)]
-            hub.publish("one", await lab.store.append("one", lines, LogCursor("vm", offset)))
-            if offset == 150:
-                lab.next_day()
-        hub.end("one")
-
-    async with asyncio.timeout(15), asyncio.TaskGroup() as tasks:
-        tasks.create_task(pump())
-        await asyncio.sleep(0)
-        async with hub.follow("one", after_seq=0, until_end=True) as follower:
-            while not isinstance(item := await follower.next(), LogEnd):
-                assert isinstance(item, LogBatch)
-                got.extend(found.data for found in item.lines)
-    assert got == [b"%d" % number for number in range(1, 301)]

@@ -1,3 +1,5 @@
+"""Fixtures that every unit test may use."""
+
 from collections.abc import AsyncIterator
 from pathlib import Path
 
