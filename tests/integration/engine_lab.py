@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
+from app.assembly import Machine
 from app.domain.container import Container, ContainerState
 from app.domain.container_config import ContainerConfig
-from app.assembly import Machine
 from app.engine import run_engine
 from app.guest.fake import FakeGuest
 from app.guest.fake_process import Program
